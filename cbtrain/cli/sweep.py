@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 from pathlib import Path
 
 from cbtrain.cli.parser import (
@@ -31,6 +33,7 @@ a sweep file, my_sweep.yaml:
     patient: {speaker: patient}
 
 examples:
+  cbtrain sweep quick                                    # a shipped one: five adapters of a tiny base
   cbtrain sweep my_sweep.yaml --dry-run                  # what each run would be trained on
   cbtrain sweep my_sweep.yaml --out sweeps/first         # train; the same command continues
   torchrun --nproc-per-node 4 launch/sweep.py my_sweep.yaml --out sweeps/first     # runs are dealt out over GPUs
@@ -46,9 +49,12 @@ def add(commands: Commands) -> None:
         "The base is loaded once and documents are made once. Each run has its own adapter, optimizer, validation, "
         "checkpoints, end and folder (OUT/NAME), and comes to what `cbtrain train` would have come to. " + SETTINGS,
     )
-    sweep.formatter_class = argparse.RawDescriptionHelpFormatter
+    sweep.formatter_class = argparse.RawDescriptionHelpFormatter  # for the file below
+    sweep.description = textwrap.fill(sweep.description or "", min(shutil.get_terminal_size().columns, 120) - 2)
     sweep.epilog = EXAMPLE
-    add_optional_word(sweep, "file", "the sweep: a YAML file of runs; without it, that of the sweep in --out")
+    text = "the sweep: a YAML file of runs, or the name of a shipped one; without it, that of the sweep in --out"
+    add_optional_word(sweep, "file", text)
+    sweep.suggest = _shipped
     sweep.add_argument(
         "--out",
         type=Path,
@@ -65,13 +71,15 @@ def _sweep(parsed: argparse.Namespace) -> None:
     from cbtrain.console import plain
     from cbtrain.study.run_folder import new_run_folder
     from cbtrain.study.sweep.results import print_results, refuse_failed
-    from cbtrain.study.sweep.sweep import plan_sweep, print_plan, train_sweep
+    from cbtrain.study.sweep.sweep import plan_sweep, train_sweep
 
     folder = parsed.out or new_run_folder("sweep")
     file = _file(parsed, folder)
     configs = plan_sweep(file, parsed.settings, folder)
     console = leading_console()
     if parsed.dry_run:
+        from cbtrain.study.sweep.dry_run import print_plan
+
         print_plan(configs, file, folder, console)
         return
     with continued_by(parsed.command_line, "--out", folder):
@@ -87,13 +95,20 @@ def _sweep(parsed: argparse.Namespace) -> None:
 
 def _file(parsed: argparse.Namespace, folder: Path) -> Path:
     from cbtrain.study.sweep.files import SWEEP
+    from cbtrain.study.sweep.sweep_file import find_sweep
 
     if parsed.file is not None:
-        return Path(parsed.file)
+        return find_sweep(parsed.file)
     if parsed.out is not None and (folder / SWEEP).is_file():
         return folder / SWEEP
     hint = "Name a file of runs (`cbtrain sweep --help` has one), or continue with --out."
     raise UserError("which sweep?", where="sweep", hint=hint)
+
+
+def _shipped() -> list[str]:
+    from cbtrain.files import shipped
+
+    return shipped("sweeps")
 
 
 def _next_step(folder: Path, best: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
-from cbtrain.console import heading, plain, say, table_of
+from cbtrain.console import heading, say
 from cbtrain.errors import UserError, system_problem
 from cbtrain.files import holds
 from cbtrain.study.pipeline import set_up
@@ -17,7 +17,7 @@ from cbtrain.study.run_folder import LOCK as RUN_LOCK
 from cbtrain.study.run_folder import begin, remove_fruitless
 from cbtrain.study.same_study import require_same, require_same_start
 from cbtrain.study.sweep.base import has_base, share_base, with_base
-from cbtrain.study.sweep.checks import check_runs, differing, trained_by
+from cbtrain.study.sweep.checks import check_runs, trained_by
 from cbtrain.study.sweep.figure import write_figure
 from cbtrain.study.sweep.files import NOTES, SWEEP
 from cbtrain.study.sweep.folder import check_folder, hold_sweep, read_note, write_note, write_sweep
@@ -25,13 +25,10 @@ from cbtrain.study.sweep.held_out import Comparison, comparison_of, documents_di
 from cbtrain.study.sweep.prepare import PreparedRun, prepare_runs
 from cbtrain.study.sweep.problems import Problems
 from cbtrain.study.sweep.ranks import Place, dealt, leave_group, wait_until
-from cbtrain.study.sweep.results import SweepResults, by_speaker, in_words, results_of, write_results
+from cbtrain.study.sweep.results import SweepResults, by_speaker, results_of, write_results
 from cbtrain.study.sweep.sweep_file import configs_of, read_sweep
 from cbtrain.study.sweep.train import FAILED, SharedDecoder, is_finished, train_runs
 from cbtrain.training import distributed
-
-WIDE = 80
-"""Letters of the settings in which a run differs, in the plan."""
 
 
 def plan_sweep(file: Path, overrides: Sequence[str], folder: Path) -> dict[str, StudyConfig]:
@@ -146,22 +143,3 @@ def _remove_fruitless(runs: Sequence[PreparedRun], folder: Path) -> None:
             remove_fruitless(run.folder)
     if not any(path.is_dir() and path.name != NOTES for path in folder.iterdir()):
         (folder / SWEEP).unlink(missing_ok=True)
-
-
-def print_plan(configs: Mapping[str, StudyConfig], file: Path, folder: Path, console: Console) -> None:
-    """Read the corpora, and print what each run would be trained on, without loading weights. Raises UserError as
-    :func:`train_sweep`."""
-    set_up(next(iter(configs.values())))
-    runs = prepare_runs(configs, folder, str(file), console)
-    differs = differing(configs)
-    table = table_of("run", "units", "tokens at most", "validation", "speaker", "differs by", numbers=3, words=2)
-    for run in runs:
-        train, validation = run.dataset.train, run.dataset.validation
-        counts = f"{len(train.units):,}", f"{run.planned_tokens:,}", f"{validation.documents.tokens:,}"
-        table.add_row(run.name, *counts, str(run.speaker), in_words(differs[run.name], WIDE))
-    console.print(table)
-    plain(console, f"{len(runs)} runs over one base, {sum(run.planned_tokens for run in runs):,} tokens at most")
-    for _, members in by_speaker(runs):
-        comparison = comparison_of(members)
-        if comparison and comparison.common:
-            plain(console, f"{members[0].speaker}: {comparison.in_words}")

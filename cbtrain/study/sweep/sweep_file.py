@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from cbtrain.config.layers import MergedSettings
 from cbtrain.config.schema import StudyConfig
 from cbtrain.config.sources import EXTENDS, Layer, read_layers
 from cbtrain.errors import UserError, nearest
-from cbtrain.files import expanded
+from cbtrain.files import exists, expanded, shipped
 from cbtrain.providers.overrides import merge
 from cbtrain.settings import parse_yaml
 from cbtrain.study.sweep.files import RESERVED
 from cbtrain.study.sweep.grid import MOST_RUNS, runs_of_grid
 from cbtrain.study.sweep.problems import Problems
 from cbtrain.transcripts.types import Role
+
+SWEEPS = "sweeps"
+"""Folder of the shipped ones."""
 
 PARTS = ("common", "runs", "grid")
 
@@ -42,6 +46,17 @@ class SweepFile:
     config: str | None
     common: dict[str, Any]
     runs: dict[str, dict[str, Any]]
+
+
+def find_sweep(word: str) -> Path:
+    """Return the file that ``word`` names: a path, or the name of a shipped sweep. Raises UserError if it names
+    none."""
+    path = expanded(word)
+    if exists(path):
+        return path
+    if word not in shipped(SWEEPS):
+        raise UserError("no such sweep file", where=word, hint=f"Shipped: {', '.join(shipped(SWEEPS))}.")
+    return Path(str(importlib.resources.files("cbtrain.configs") / SWEEPS / f"{word}.yaml"))
 
 
 def read_sweep(path: Path, problems: Problems) -> SweepFile:

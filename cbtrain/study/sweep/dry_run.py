@@ -1,0 +1,52 @@
+"""What a sweep would train, without training it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.console import plain, table_of
+from cbtrain.study.pipeline import set_up
+from cbtrain.study.sweep.checks import differing
+from cbtrain.study.sweep.held_out import comparison_of
+from cbtrain.study.sweep.memory import predicted_memory
+from cbtrain.study.sweep.prepare import prepare_runs
+from cbtrain.study.sweep.results import by_speaker, in_words
+from cbtrain.training.planning.machine import this_machine
+
+WIDE = 80
+"""Letters of the settings in which a run differs."""
+
+
+def print_plan(configs: Mapping[str, StudyConfig], file: Path, folder: Path, console: Console) -> None:
+    """Read the corpora, and print what each run would be trained on and the memory of all, without loading weights.
+    Raises UserError as :func:`cbtrain.study.sweep.sweep.train_sweep`."""
+    set_up(next(iter(configs.values())))
+    runs = prepare_runs(configs, folder, str(file), console)
+    differs = differing(configs)
+    table = table_of("run", "units", "tokens at most", "validation", "speaker", "differs by", numbers=3, words=2)
+    table.columns[0].no_wrap = True
+    for run in runs:
+        train, validation = run.dataset.train, run.dataset.validation
+        counts = f"{len(train.units):,}", f"{run.planned_tokens:,}", f"{validation.documents.tokens:,}"
+        table.add_row(run.name, *counts, str(run.speaker), in_words(differs[run.name], WIDE))
+    console.print(table)
+    plain(console, f"{len(runs)} runs over one base, {sum(run.planned_tokens for run in runs):,} tokens at most")
+    for _, members in by_speaker(runs):
+        comparison = comparison_of(members)
+        if comparison and comparison.common:
+            plain(console, f"{members[0].speaker}: {comparison.in_words}")
+    with console.status("Predicting memory"):
+        memory, machine = predicted_memory(runs), this_machine(runs[0].spec.device)
+    parts = f"{_gb(memory.one)} for one run, {_gb(memory.others)} for what the others keep"
+    plain(console, f"memory: about {_gb(memory.total)} on one rank ({parts})")
+    if not machine.fits(memory.total):
+        hint = "set pack_tokens lower, train fewer runs at once, or take more ranks"
+        plain(console, f"Warning: {machine.name} has {_gb(machine.memory)}: {hint}", style="yellow")
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB"

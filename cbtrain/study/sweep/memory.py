@@ -1,0 +1,56 @@
+"""The memory that a sweep needs, predicted before weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cbtrain.study.sweep.prepare import PreparedRun
+from cbtrain.training.planning.memory_plan import predict_memory
+from cbtrain.training.planning.meta_model import meta_decoder
+from cbtrain.training.planning.scenario import Scenario
+from cbtrain.training.planning.static_memory import predict_static_memory
+from cbtrain.training.planning.workload import PackShape, Workload, largest
+
+
+@dataclass(frozen=True, slots=True)
+class SweepMemory:
+    """Bytes on one device: ``one`` is the peak of the run that needs most, ``others`` what is kept of all other ones
+    meanwhile (adapter, optimizer, copies of the best)."""
+
+    one: int
+    others: int
+
+    @property
+    def total(self) -> int:
+        return self.one + self.others
+
+
+def predicted_memory(runs: Sequence[PreparedRun]) -> SweepMemory:
+    """Return the memory of ``runs`` on one rank: the base once, what each keeps, and the activations of one. Runs of
+    like settings are traced once. Raises UserError as :meth:`cbtrain.study.stages.StageSpec.scenario`."""
+    found: dict[str, tuple[int, int]] = {}
+    needs = []
+    for run in runs:
+        scenario, settings = run.spec.scenario(), run.spec.settings
+        workload = Workload.of(run.dataset.train.documents, settings.pack_tokens)
+        level, width = scenario.activation_checkpointing, scenario.compute.itemsize
+        shape = largest(workload.packs(), scenario.architecture, activation_checkpointing=level, compute_bytes=width)
+        key = repr((scenario, shape))
+        if key not in found:
+            found[key] = _need(scenario, shape)
+        needs.append(found[key])
+    return _together(needs)
+
+
+def _need(scenario: Scenario, shape: PackShape) -> tuple[int, int]:
+    """Return the peak of a run alone, and what stays of it while another one steps."""
+    static = predict_static_memory(meta_decoder(scenario), scenario)
+    best = static.adapters if scenario.copies else 0
+    return predict_memory(scenario, shape).total, static.adapters + static.optimizer + best
+
+
+def _together(needs: Sequence[tuple[int, int]]) -> SweepMemory:
+    """Return the memory of runs, each with its peak alone and what is kept of it while another one steps."""
+    peak, own = max(needs, key=lambda need: need[0] - need[1])  # whose step takes most beyond what stays
+    return SweepMemory(peak, sum(kept for _, kept in needs) - own)
