@@ -118,8 +118,8 @@ class StagesInTurn:
                         self._end(seat, outcomes)
             except UserError as error:
                 self._drop(seat, error, outcomes)
-        for seat, error in self.make_steps(ready):
-            self._drop(seat, error, outcomes)
+        for seat, problem in self.make_steps(ready):
+            self._drop(seat, problem, outcomes)
         if self.signals.asked():
             raise Stopped(self.signals.name)
 

@@ -101,9 +101,15 @@ class StageRun:
         stage, progress, active = self.stage, self.progress, self.engine.rank == 0
         step = progress.step if self.state.resumed else None
         peak = find_peak(stage.decoder.device, stage.decoder.dtype, stage.runtime.peak_tflops)
-        counts = {"step": progress.step, "tokens": progress.tokens}
         return Telemetry(
-            Status(stage.name, self.budget, **counts, seconds=progress.seconds, label=self.label),
+            Status(
+                stage.name,
+                self.budget,
+                step=progress.step,
+                tokens=progress.tokens,
+                seconds=progress.seconds,
+                label=self.label,
+            ),
             stage.folder,
             console,
             Speedometer(peak, self.engine.world),

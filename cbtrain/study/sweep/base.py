@@ -12,11 +12,11 @@ from cbtrain.console import say
 from cbtrain.files import atomic_folder, read_sealed
 from cbtrain.study.run_files import SUMMARY
 from cbtrain.study.run_folder import finished_stage
-from cbtrain.study.stages import StageSpec
+from cbtrain.study.stages import StageName, StageSpec
 from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.study.tiny_base import make_base_model
 
-BASE = "base"
+BASE: StageName = "base"
 
 
 def share_base(runs: Sequence[PreparedRun], console: Console) -> None:

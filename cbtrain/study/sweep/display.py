@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -81,7 +81,7 @@ def table_of_runs(statuses: dict[str, Status], width: int) -> Table:
     for name, status in statuses.items():
         speed = wording.count(status.speed.tokens_per_second) if status.speed else wording.NONE
         time = status.state or (wording.clock(left[name]) if status.step else "starting")
-        cells = [
+        cells: list[str | Text] = [
             Text(name, "bold", overflow="ellipsis"),
             f"{status.share:.0%} of {wording.thousands(status.budget)}",
             *([f"{status.step:,}"] if wide else []),
@@ -103,11 +103,10 @@ def line_of(statuses: dict[str, Status]) -> str:
     return f"{share_done(statuses.values()):.0%} of all tokens, {wording.clock(left)} left; {losses}"
 
 
-def share_done(statuses: Sequence[Status] | object) -> float:
+def share_done(statuses: Collection[Status]) -> float:
     """Return the share of all tokens that is done; a run that has ended early has none left."""
-    found = list(statuses)  # type: ignore[call-overload]
-    done = sum(min(status.tokens, status.budget) for status in found)
-    planned = sum(status.tokens if status.state else status.budget for status in found)
+    done = sum(min(status.tokens, status.budget) for status in statuses)
+    planned = sum(status.tokens if status.state else status.budget for status in statuses)
     return min(1.0, done / max(planned, 1))
 
 

@@ -105,8 +105,12 @@ def _result(run: PreparedRun, comparison: Comparison | None, folder: Path, diffe
         problem = str(read_note(folder, run.name).get(FAILED) or "it has not ended")
         return RunResult(run.name, run.speaker, differs, failed=problem)
     summary = read_sealed(run.stage_folder / SUMMARY, "Remove the run's folder to train it again.")
-    own = {name: summary.get(name) for name in ("validation_before", "validation_best", "best_step", "curve")}
-    counts = {name: summary[name] for name in ("steps", "tokens", "epochs", "stopped", "trainable", "seconds")}
+    own: dict[str, Any] = {
+        name: summary.get(name) for name in ("validation_before", "validation_best", "best_step", "curve")
+    }
+    counts: dict[str, Any] = {
+        name: summary[name] for name in ("steps", "tokens", "epochs", "stopped", "trainable", "seconds")
+    }
     loss, on, note = own["validation_best"], "its own validation", ""
     if comparison is None:
         loss, on, note = None, "", "no validation"
