@@ -128,7 +128,8 @@ class StagesInTurn:
         steps in a row that were not finite. Raises Stopped if a signal came in the middle of a step.
 
         One after another, so each computes what it would compute alone. A way to compute rows of several adapters in
-        one pass through the base would take this place.
+        one pass through the base would take this place, between :meth:`StageRun.next_work` and
+        :meth:`StageRun.finish_step` of each.
         """
         failed = []
         for seat in seats:

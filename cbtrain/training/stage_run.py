@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -34,6 +35,16 @@ from cbtrain.training.validation import overall, validate
 
 SKIPPED = "skipped.json"
 """Lists the documents of non-finite steps, written when a run is ended because of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The micro-batches of this rank in one optimizer step, its learning ``rate``, and how long (seconds) it had to
+    ``wait`` for them."""
+
+    batches: list[MicroBatch]
+    rate: float
+    wait: float
 
 
 class StageRun:
@@ -184,19 +195,27 @@ class StageRun:
     def step(self) -> None:
         """Make one optimizer step on the next packs. Raises Stopped if a signal ends it before it is complete,
         UserError after too many non-finite steps."""
-        progress, began = self.progress, time.perf_counter()
+        work, step = self.next_work(), self.progress.step
+        outcome = train_step(
+            self.stage.decoder, self.engine, work.batches, work.rate, step=step, stop=self.signals.asked
+        )
+        self.finish_step(work, outcome)
+
+    def next_work(self) -> Work:
+        """Return the micro-batches of the next optimizer step, and its learning rate."""
+        began = time.perf_counter()
         micro_batches = self.batches.step()
         wait = time.perf_counter() - began
-        rate = learning_rate(progress.scheduled / self.budget, self.settings)
         self._track_largest(micro_batches)
-        outcome = train_step(
-            self.stage.decoder, self.engine, micro_batches, rate, step=progress.step, stop=self.signals.asked
-        )
+        return Work(micro_batches, learning_rate(self.progress.scheduled / self.budget, self.settings), wait)
+
+    def finish_step(self, work: Work, outcome: StepResult | None) -> None:
+        """Count and record what ``work`` has come to, which None says was not completed. Raises as :meth:`step`."""
         self.engine.forward_context = contextlib.nullcontext
         if outcome is None:
             self.stop()
             return
-        info = micro_batches[0].step
+        progress, info = self.progress, work.batches[0].step
         progress.advance(info, outcome, self.batches.state())
         self._give_up_after_too_many_skipped(info, outcome)
         self.telemetry.step(
@@ -207,11 +226,11 @@ class StageRun:
                 step_tokens=info.tokens,
                 supervised=outcome.supervised,
                 loss=outcome.loss,
-                learning_rate=rate,
+                learning_rate=work.rate,
                 grad_norm=outcome.grad_norm,
                 skipped=outcome.skipped,
                 flops=self._flops(info),
-                wait=wait,
+                wait=work.wait,
                 batch=info.fingerprint,
             )
         )

@@ -16,7 +16,8 @@ from cbtrain.eval.report.figures.style import ARMS, DASHES, MARKERS, MUTED, SMAL
 from cbtrain.eval.report.formatting import fixed
 from cbtrain.files import write_atomic
 from cbtrain.study.sweep.files import FIGURE
-from cbtrain.study.sweep.results import RunResult, SweepResults
+from cbtrain.study.sweep.results import SweepResults
+from cbtrain.study.sweep.row import RunResult
 
 WIDTH, HEIGHT, LINE = 5.2, 2.8, 0.2
 """Inches: of the figure, of one speaker's plot, of a line of the legend."""

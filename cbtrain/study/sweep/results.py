@@ -23,6 +23,8 @@ from cbtrain.study.sweep.files import RESULTS, TABLE
 from cbtrain.study.sweep.folder import read_note
 from cbtrain.study.sweep.held_out import Comparison, documents_digest, noted_loss
 from cbtrain.study.sweep.prepare import PreparedRun
+from cbtrain.study.sweep.row import RunResult
+from cbtrain.study.sweep.seeds import OverSeeds, over_seeds
 from cbtrain.study.sweep.train import FAILED
 from cbtrain.training.telemetry import wording
 
@@ -33,43 +35,14 @@ DIFFERS = 48
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
-    """One run. Losses are nats per supervised token. ``held_out_loss`` is what runs of one ``speaker`` are compared by:
-    on the sessions that ``held_out_on`` names, None if there is none or it cannot be compared (``note`` says why).
-    ``stopped`` says what ended the run; ``failed`` what was wrong."""
-
-    name: str
-    speaker: str
-    differs: dict[str, Any]
-    held_out_loss: float | None = None
-    held_out_on: str = ""
-    validation_before: float | None = None
-    validation_best: float | None = None
-    best_step: int | None = None
-    steps: int = 0
-    tokens: int = 0
-    epochs: float = 0.0
-    stopped: str = ""
-    trainable: int = 0
-    seconds: float = 0.0
-    tokens_per_second: float = 0.0
-    failed: str = ""
-    note: str = ""
-    curve: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def perplexity(self) -> float | None:
-        return None if self.held_out_loss is None else math.exp(min(self.held_out_loss, 700.0))
-
-
-@dataclass(frozen=True, slots=True)
 class SweepResults:
     """``runs`` by speaker, in it the lowest held-out loss first; ``best`` names the best run of each speaker of whom
-    several are compared."""
+    several are compared. ``seeds``: runs that differ in the seed alone."""
 
     runs: list[RunResult]
     best: dict[str, str]
     notes: list[str]
+    seeds: list[OverSeeds] = field(default_factory=list)
 
     @property
     def failed(self) -> list[RunResult]:
@@ -91,7 +64,7 @@ def results_of(runs: Sequence[PreparedRun], comparisons: Mapping[str, Comparison
         if len(compared := [row for row in rows if row.held_out_loss is not None]) > 1:
             best[speaker] = compared[0].name
         notes += _notes(speaker, comparison, rows)
-    return SweepResults(found, best, notes)
+    return SweepResults(found, best, notes, over_seeds(found))
 
 
 def by_speaker(runs: Sequence[PreparedRun]) -> Iterator[tuple[str, list[PreparedRun]]]:
@@ -141,7 +114,8 @@ def write_results(results: SweepResults, folder: Path) -> None:
     rows = [
         {**asdict(run), "perplexity": run.perplexity, "best": run.name in results.best.values()} for run in results.runs
     ]
-    content = {"schema": SCHEMA, "best": results.best, "notes": results.notes, "runs": rows}
+    seeds = [asdict(group) for group in results.seeds]
+    content = {"schema": SCHEMA, "best": results.best, "notes": results.notes, "runs": rows, "over_seeds": seeds}
     write_atomic(folder / RESULTS, json.dumps(seal(content), indent=2) + "\n")
     keys = list(dict.fromkeys(key for run in results.runs for key in run.differs))
     columns = [name for name in rows[0] if name not in ("differs", "curve")]
@@ -164,6 +138,9 @@ def print_results(results: SweepResults, console: Console) -> None:
     for speaker in dict.fromkeys(run.speaker for run in results.runs):
         plain(console, speaker)
         console.print(_table([run for run in results.runs if run.speaker == speaker], results))
+    if results.seeds:
+        plain(console, "over seeds")
+        console.print(_seeds_table(results.seeds))
     for run in results.failed:
         say(console, f"{run.name} failed: {run.failed}")
     for note in results.notes:
@@ -189,6 +166,14 @@ def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
             ]
         words = "failed" if run.failed else in_words(run.differs, DIFFERS)
         table.add_row(f"{run.name} *" if best else run.name, *numbers, words, style="bold" if best else "")
+    return table
+
+
+def _seeds_table(groups: Sequence[OverSeeds]) -> Table:
+    table: Table = table_of("runs", "mean held-out loss", "SD", "speaker", "settings", words=2)
+    for group in groups:
+        losses = wording.fixed(group.mean, 4), wording.fixed(group.sd, 4)
+        table.add_row(str(len(group.runs)), *losses, group.speaker, in_words(group.settings, DIFFERS))
     return table
 
 

@@ -13,6 +13,8 @@ from sweeps import FOUR, adapter, common_settings, lines, results, words_of, wri
 
 from cbtrain.study.sweep.sweep_file import nested
 
+pytestmark = pytest.mark.slow
+
 SPEAKERS = {name: "patient" if name == "patient" else "therapist" for name in FOUR}
 
 
@@ -110,7 +112,6 @@ def wait_for(child, folder, count):
         time.sleep(0.002)
 
 
-@pytest.mark.slow
 def test_killed_again_and_again_it_is_the_same(alone, place, tmp_path):
     folder = tmp_path / "out"
     for count in (3, 7, 12):
@@ -129,7 +130,6 @@ def test_killed_again_and_again_it_is_the_same(alone, place, tmp_path):
     assert "finished before, kept: plain, seed, rate, patient" in again.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_all_runs_and_says_how_to_continue(alone, place, tmp_path, number):
     folder = tmp_path / "out"
@@ -149,7 +149,6 @@ def test_a_signal_saves_all_runs_and_says_how_to_continue(alone, place, tmp_path
         assert_same(folder / name, alone / name, speaker)
 
 
-@pytest.mark.slow
 def test_runs_are_dealt_out_over_ranks(alone, place, tmp_path):
     write_sweep(tmp_path / "four.yaml", common_settings(place))
     done = forked.run_ranks(2, ENTRY, "sweep", "four.yaml", "--out", "out", cwd=tmp_path)

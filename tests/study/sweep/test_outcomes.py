@@ -95,6 +95,11 @@ def test_runs_that_validate_on_other_sessions_are_compared_on_the_same(place, pl
     assert rows["one"]["therapist.seed"] == "1"
     assert rows["leak"]["held_out_loss"] == ""
     assert float(rows["zero"]["held_out_loss"]) == found["zero"]["held_out_loss"]
+    (seeds,) = sweep["over_seeds"]
+    two = [found[name]["held_out_loss"] for name in ("zero", "one")]
+    assert set(seeds["runs"]) == {"zero", "one"}
+    assert (seeds["mean"], seeds["sd"]) == pytest.approx((sum(two) / 2, abs(two[0] - two[1]) / 2**0.5))
+    assert "over seeds" in told
     assert all(name in (out / "validation.svg").read_text() for name in runs)  # in its description
     assert (out / "validation.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -1,0 +1,37 @@
+"""One run of a sweep in its table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One run. Losses are nats per supervised token. ``held_out_loss`` is what runs of one ``speaker`` are compared by:
+    on the sessions that ``held_out_on`` names, None if there is none or it cannot be compared (``note`` says why).
+    ``stopped`` says what ended the run; ``failed`` what was wrong."""
+
+    name: str
+    speaker: str
+    differs: dict[str, Any]
+    held_out_loss: float | None = None
+    held_out_on: str = ""
+    validation_before: float | None = None
+    validation_best: float | None = None
+    best_step: int | None = None
+    steps: int = 0
+    tokens: int = 0
+    epochs: float = 0.0
+    stopped: str = ""
+    trainable: int = 0
+    seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    failed: str = ""
+    note: str = ""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def perplexity(self) -> float | None:
+        return None if self.held_out_loss is None else math.exp(min(self.held_out_loss, 700.0))
