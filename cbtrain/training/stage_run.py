@@ -96,7 +96,8 @@ class StageRun:
 
     def take_turn(self) -> None:
         """Set what this stage wants of the decoder, which others may have changed."""
-        self.stage.decoder.train()
+        if not self.stage.decoder.training:
+            self.stage.decoder.train()
         self.stage.decoder.activation_checkpointing = self.stage.levels_now
 
     def _say_how_it_begins(self) -> None:

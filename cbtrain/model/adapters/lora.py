@@ -157,7 +157,8 @@ class LoraAdapter(Adapter):
             raise RuntimeError("the decoder has an adapter")
         for path, module in (*self.modules.items(), *self.trained.items()):
             self.decoder.set_submodule(path, module)
-            module.train(self.decoder.training)
+            if module.training != self.decoder.training:  # as it was when it was removed
+                module.train(self.decoder.training)
         self.decoder.adapter = self
 
     def detach(self) -> dict[str, nn.Module]:

@@ -21,8 +21,9 @@ SHARED_IN_TRAINING = ("deterministic", "peak_tflops", "timeout_minutes")
 MADE_FROM = ("seed", "corpus", "split", "tiny", "base", "base_window")
 """What decides a base that the sweep makes itself (model.path is null)."""
 
-OF_TRAINING = ("seed", "corpus", "split", "tokens", "model", "tiny", "base", "base_window")
-"""What an adapter depends on besides the settings of its own speaker."""
+OF_TRAINING = ("corpus", "split", "tokens", "model")
+"""What an adapter depends on besides its base and the settings of its own speaker. The study's ``seed`` is not in it:
+each stage has one of its own."""
 
 
 def check_runs(configs: Mapping[str, StudyConfig], where: str, problems: Problems) -> None:
@@ -100,7 +101,10 @@ def _refuse_twins(configs: Mapping[str, StudyConfig], where: str, problems: Prob
     for place, name in enumerate(names):
         twin = next((other for other in names[:place] if trained[other] == trained[name]), None)
         if twin is not None:
-            hint = f"Does a setting of {speaker_of(configs[name])} fail to differ, or does the command line set it?"
+            speaker = speaker_of(configs[name])
+            hint = (
+                f"What decides it is {speaker}.*, corpus, split and tokens: a seed of training, {speaker}.seed."
+            )
             problem = f"it would train the same adapter as run {twin}"
             problems.add(UserError(problem, where=f"{where}, run {name}", hint=hint))
 

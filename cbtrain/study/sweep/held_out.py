@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cbtrain.model.adapters.methods import load_adapter
 from cbtrain.model.decoder import Decoder
 from cbtrain.study.sweep.folder import read_note, write_note
 from cbtrain.study.sweep.prepare import PreparedRun
+from cbtrain.tokens.cache import TokenStore
 from cbtrain.training.validation import measure_loss
 from cbtrain.transcripts.cleaning import fingerprint
 from cbtrain.transcripts.types import Course
@@ -60,10 +62,14 @@ def comparison_of(runs: Sequence[PreparedRun]) -> Comparison | None:
 
 def documents_digest(run: PreparedRun) -> str:
     """Return a digest of what ``run`` is validated on, in whatever order."""
-    documents = (
-        document.ids.tobytes() + document.loss_weights.tobytes() for document in run.dataset.validation.documents
-    )
-    each = sorted(blake2b(content, digest_size=16).digest() for content in documents)
+    return _digest(run.dataset.validation.documents)
+
+
+@lru_cache(maxsize=256)
+def _digest(documents: TokenStore) -> str:
+    """Of ``documents``, which many runs share and which do not change."""
+    contents = (document.ids.tobytes() + document.loss_weights.tobytes() for document in documents)
+    each = sorted(blake2b(content, digest_size=16).digest() for content in contents)
     return blake2b(b"".join(each), digest_size=16).hexdigest()
 
 

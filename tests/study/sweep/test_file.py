@@ -71,6 +71,10 @@ def refusal(folder, text, *overrides):
         ),
         (QUICK + "runs: {a: {patient.seed: 1}, b: {}}\n", ["run b: it would train the same adapter as run a"]),
         (
+            "common: {model.path: here}\ngrid: {seed: [0, 1]}\n",
+            ["run seed-1: it would train the same adapter as run seed-0", "a seed of training, therapist.seed."],
+        ),
+        (
             QUICK + "grid: {therapist.lora.rnk: [1, 2], therapist.seed: 3, patient.seed: [1, 1]}\n",
             [
                 "sweep.yaml, grid: unknown key 'therapist.lora.rnk'. Did you mean 'therapist.lora.rank'?",
