@@ -102,9 +102,7 @@ def _refuse_twins(configs: Mapping[str, StudyConfig], where: str, problems: Prob
         twin = next((other for other in names[:place] if trained[other] == trained[name]), None)
         if twin is not None:
             speaker = speaker_of(configs[name])
-            hint = (
-                f"What decides it is {speaker}.*, corpus, split and tokens: a seed of training, {speaker}.seed."
-            )
+            hint = f"What decides it is {speaker}.*, corpus, split and tokens: a seed of training, {speaker}.seed."
             problem = f"it would train the same adapter as run {twin}"
             problems.add(UserError(problem, where=f"{where}, run {name}", hint=hint))
 

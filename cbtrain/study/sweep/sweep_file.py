@@ -70,8 +70,8 @@ def read_sweep(path: Path, problems: Problems) -> SweepFile:
     for part in content:
         if part not in PARTS:
             problems.add(_unknown_part(str(part), where))
-    common = _section(content.get("common"), "common", where, problems)
-    config = common.pop(CONFIG, None)
+    given, common = _section(content.get("common"), "common", where, problems), {}
+    config = given.pop(CONFIG, None)
     if config is not None and not isinstance(config, str):
         problems.add(UserError(f"common.config: {config!r} is not a name", where=where, hint="Name one config."))
         config = None
@@ -81,22 +81,27 @@ def read_sweep(path: Path, problems: Problems) -> SweepFile:
     if not content.get("runs") and not content.get("grid"):
         problems.add(UserError("an empty sweep", where=where, hint="Name runs (runs:), or values to cross (grid:)."))
     with problems.collected():
-        common = nested(common, f"{where}, common")
+        common = nested(given, f"{where}, common")
     return SweepFile(where, path.parent, config, common, runs)
 
 
 def configs_of(sweep: SweepFile, overrides: Sequence[str], problems: Problems) -> dict[str, StudyConfig]:
     """Return the settings of each run, by name: those of the config that all start from, over them what is common, then
     what is the run's own, and ``overrides`` (``key=value``) over all. Runs with a problem, which is collected, are left
-    out."""
+    out; all are, if what is common has one."""
     configs: dict[str, StudyConfig] = {}
-    layers: list[Layer] = []
+    own = {name: Layer(f"{sweep.where}, run {name}", settings) for name, settings in sweep.runs.items()}
+    common: list[Layer] | None = None
     with problems.collected():
         layers = _lower_layers(sweep)
         _merged(layers, overrides)
-    for name, settings in sweep.runs.items():
+        common = layers
+    for name, layer in own.items():
         with problems.collected():
-            configs[name] = _merged([*layers, Layer(f"{sweep.where}, run {name}", settings)], overrides).validated()
+            if common is None:
+                _merged([layer], ())  # what is wrong with it in any case
+            else:
+                configs[name] = _merged([*common, layer], overrides).validated()
     return configs
 
 

@@ -37,7 +37,14 @@ def refusal(folder, text, *overrides):
         ("comon: {}\nruns: {a: {}}\n", ["unknown part 'comon'. Did you mean 'common'?"]),
         ("therapist: {seed: 1}\nruns: {a: {}}\n", ["therapist is a setting of runs", "under common"]),
         ("extends: quick\nruns: {a: {}}\n", ["Write common: {config: …}"]),
-        ("common: {config: quik}\nruns: {a: {}}\n", ["quik: no such config file", "'quick'"]),
+        (
+            "common: {config: quik}\nruns: {a: {}, b: {}, c: {seeed: 1}}\n",
+            ["2 things", "quik: no such config file", "'quick'", "run c: unknown key 'seeed'. Did you mean 'seed'?"],
+        ),
+        (
+            "common: {therapist.seed: 1, therapist: {seed: 2}}\nruns: {a: {}}\n",
+            ["sweep.yaml, common: therapist.seed is given twice"],
+        ),
         (
             QUICK + "runs: {a/b: {}, ..: {}, sweep.csv: {}, A: {}, a: {}, 1: {}, 'on': {}, off: {}}\n",
             [
