@@ -71,6 +71,9 @@ def read_sweep(path: Path, problems: Problems) -> SweepFile:
         if part not in PARTS:
             problems.add(_unknown_part(str(part), where))
     given, common = _section(content.get("common"), "common", where, problems), {}
+    if EXTENDS in given:
+        del given[EXTENDS]
+        problems.add(UserError("common.extends is not a key of sweeps", where=where, hint="Write config: NAME."))
     config = given.pop(CONFIG, None)
     if config is not None and not isinstance(config, str):
         problems.add(UserError(f"common.config: {config!r} is not a name", where=where, hint="Name one config."))
@@ -162,7 +165,8 @@ def _section(value: Any, what: str, where: str, problems: Problems) -> dict[str,
     """Return ``value`` as a section, an empty one for null."""
     if value is None or isinstance(value, dict):
         return dict(value or {})
-    problems.add(UserError(f"{what} is not a mapping of settings", where=where, hint="Write key: value."))
+    hint = "Write name: {key: value}." if what == "runs" else "Write key: value."
+    problems.add(UserError(f"{what} is not a mapping", where=where, hint=hint))
     return {}
 
 
@@ -231,7 +235,8 @@ def _named(runs: Sequence[tuple[str, dict[str, Any]]], where: str, problems: Pro
             problems.add(UserError(f"{name!r} is the name of a file of the sweep itself", where=where, hint=hint))
         elif other is not None:
             what = f"two runs named {name!r}" if other == name else f"runs {other!r} and {name!r} would share a folder"
-            problems.add(UserError(what, where=where, hint="Choose another name."))
+            hint = "Choose another name; combinations of a grid can be written as runs with names of your own."
+            problems.add(UserError(what, where=where, hint=hint))
         else:
             named[name], folders[name.casefold()] = settings, name
     return named

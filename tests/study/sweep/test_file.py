@@ -95,6 +95,10 @@ def refusal(folder, text, *overrides):
             ["run plain: therapist.seed is given twice", "two runs named 'seed-1'"],
         ),
         (QUICK + "runs: {a: {config: paper}}\n", ["config belongs under common"]),
+        (
+            "common: {extends: quick}\nruns: [a]\n",
+            ["Write config: NAME", "runs is not a mapping. Write name: {key: value}"],
+        ),
         (QUICK + "runs: {a: {training.wandb: mine}, b: {base.method: lora}}\n", ["run a: training.wandb is set"]),
     ],
 )
