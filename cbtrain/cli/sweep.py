@@ -62,6 +62,12 @@ def add(commands: Commands) -> None:
         "more runs: finished runs are kept",
     )
     sweep.add_argument(
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="runs that take turns, of each rank (default: all); fewer need less memory",
+    )
+    sweep.add_argument(
         "--dry-run", action="store_true", help="read settings and corpora, show what would be trained, and stop"
     )
     add_settings(sweep)
@@ -71,8 +77,10 @@ def _sweep(parsed: argparse.Namespace) -> None:
     from cbtrain.console import plain
     from cbtrain.study.run_folder import new_run_folder
     from cbtrain.study.sweep.results import print_results, refuse_failed
-    from cbtrain.study.sweep.sweep import plan_sweep, train_sweep
+    from cbtrain.study.sweep.sweep import Options, plan_sweep, train_sweep
 
+    if parsed.at_once is not None and parsed.at_once < 1:
+        raise UserError(f"{parsed.at_once} runs at once", where="--at-once", hint="At least 1.")
     folder = parsed.out or new_run_folder("sweep")
     file = _file(parsed, folder)
     configs = plan_sweep(file, parsed.settings, folder)
@@ -80,10 +88,11 @@ def _sweep(parsed: argparse.Namespace) -> None:
     if parsed.dry_run:
         from cbtrain.study.sweep.dry_run import print_plan
 
-        print_plan(configs, file, folder, console)
+        print_plan(configs, file, folder, console, parsed.at_once)
         return
     with continued_by(parsed.command_line, "--out", folder):
-        results = train_sweep(configs, file, folder, console, options_of(parsed))
+        options = Options(parsed.at_once, options_of(parsed))
+        results = train_sweep(configs, file, folder, console, options)
     if results is None:
         return
     print_results(results, console)

@@ -21,9 +21,11 @@ WIDE = 80
 """Letters of the settings in which a run differs."""
 
 
-def print_plan(configs: Mapping[str, StudyConfig], file: Path, folder: Path, console: Console) -> None:
-    """Read the corpora, and print what each run would be trained on and the memory of all, without loading weights.
-    Raises UserError as :func:`cbtrain.study.sweep.sweep.train_sweep`."""
+def print_plan(
+    configs: Mapping[str, StudyConfig], file: Path, folder: Path, console: Console, at_once: int | None
+) -> None:
+    """Read the corpora, and print what each run would be trained on and the memory of all (``at_once`` together),
+    without loading weights. Raises UserError as :func:`cbtrain.study.sweep.sweep.train_sweep`."""
     set_up(next(iter(configs.values())))
     runs = prepare_runs(configs, folder, str(file), console)
     differs = differing(configs)
@@ -40,11 +42,11 @@ def print_plan(configs: Mapping[str, StudyConfig], file: Path, folder: Path, con
         if comparison and comparison.common:
             plain(console, f"{members[0].speaker}: {comparison.in_words}")
     with console.status("Predicting memory"):
-        memory, machine = predicted_memory(runs), this_machine(runs[0].spec.device)
+        memory, machine = predicted_memory(runs, at_once), this_machine(runs[0].spec.device)
     parts = f"{_gb(memory.one)} for one run, {_gb(memory.others)} for what the others keep"
     plain(console, f"memory: about {_gb(memory.total)} on one rank ({parts})")
     if not machine.fits(memory.total):
-        hint = "set pack_tokens lower, train fewer runs at once, or take more ranks"
+        hint = "set pack_tokens lower, train fewer runs at once (--at-once), or take more ranks"
         plain(console, f"Warning: {machine.name} has {_gb(machine.memory)}: {hint}", style="yellow")
 
 

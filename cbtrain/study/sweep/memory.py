@@ -26,9 +26,10 @@ class SweepMemory:
         return self.one + self.others
 
 
-def predicted_memory(runs: Sequence[PreparedRun]) -> SweepMemory:
-    """Return the memory of ``runs`` on one rank: the base once, what each keeps, and the activations of one. Runs of
-    like settings are traced once. Raises UserError as :meth:`cbtrain.study.stages.StageSpec.scenario`."""
+def predicted_memory(runs: Sequence[PreparedRun], at_once: int | None = None) -> SweepMemory:
+    """Return the memory of ``runs``, ``at_once`` of them together (default: all), on one rank: the base once, what each
+    keeps, and the activations of one. Runs of like settings are traced once. Raises UserError as
+    :meth:`cbtrain.study.stages.StageSpec.scenario`."""
     found: dict[str, tuple[int, int]] = {}
     needs = []
     for run in runs:
@@ -40,7 +41,8 @@ def predicted_memory(runs: Sequence[PreparedRun]) -> SweepMemory:
         if key not in found:
             found[key] = _need(scenario, shape)
         needs.append(found[key])
-    return _together(needs)
+    size = at_once or len(needs)
+    return max((_together(needs[first : first + size]) for first in range(0, len(needs), size)), key=_total)
 
 
 def _need(scenario: Scenario, shape: PackShape) -> tuple[int, int]:
@@ -48,6 +50,10 @@ def _need(scenario: Scenario, shape: PackShape) -> tuple[int, int]:
     static = predict_static_memory(meta_decoder(scenario), scenario)
     best = static.adapters if scenario.copies else 0
     return predict_memory(scenario, shape).total, static.adapters + static.optimizer + best
+
+
+def _total(memory: SweepMemory) -> int:
+    return memory.total
 
 
 def _together(needs: Sequence[tuple[int, int]]) -> SweepMemory:

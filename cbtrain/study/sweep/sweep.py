@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,17 @@ def plan_sweep(file: Path, overrides: Sequence[str], folder: Path) -> dict[str, 
     return configs
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``at_once``: how many runs of a rank take turns, None for all. ``command`` has all options of the command line:
+    ranks must have the same."""
+
+    at_once: int | None = None
+    command: Mapping[str, Any] = field(default_factory=dict)
+
+
 def train_sweep(
-    configs: Mapping[str, StudyConfig], file: Path, folder: Path, console: Console, options: Mapping[str, Any]
+    configs: Mapping[str, StudyConfig], file: Path, folder: Path, console: Console, options: Options
 ) -> SweepResults | None:
     """Train the runs of ``configs``, which ``file`` has described, in ``folder``, and compare them. Return the results;
     None on other ranks than the leading one.
@@ -55,7 +65,7 @@ def train_sweep(
     first = next(iter(configs.values()))
     set_up(first)
     distributed.join(first.training.timeout_minutes)
-    _require_same_settings(configs, options)
+    _require_same_settings(configs, options.command)
     folder = distributed.agreed(folder)
     heading(console, "1/3", "Read the corpora")
     runs = prepare_runs(configs, folder, str(file), console)
@@ -70,17 +80,23 @@ def train_sweep(
     mine = dealt(runs, place.world)[place.rank]
     fresh = [run for run in mine if not run.folder.exists()]
     try:
-        return _train_and_compare(runs, mine, folder, place, console)
+        _train_mine(runs, mine, place, console, folder, options)
+        return _compare(runs, folder, console) if place.leads else None
     except Exception as error:
         if isinstance(error, UserError | OSError) or system_problem(error):
             _remove_fruitless(fresh, folder)
         raise
 
 
-def _train_and_compare(
-    runs: Sequence[PreparedRun], mine: Sequence[PreparedRun], folder: Path, place: Place, console: Console
-) -> SweepResults | None:
-    minutes = runs[0].config.training.timeout_minutes
+def _train_mine(
+    runs: Sequence[PreparedRun],
+    mine: Sequence[PreparedRun],
+    place: Place,
+    console: Console,
+    folder: Path,
+    options: Options,
+) -> None:
+    """Train those of ``runs`` that are this rank's, and measure them on common sessions where that is needed."""
     heading(console, "2/3", f"Train {len(runs)} runs over one base")
     if place.world > 1:
         say(console, f"rank {place.rank} of {place.world} trains {', '.join(run.name for run in mine) or 'none'}")
@@ -89,23 +105,38 @@ def _train_and_compare(
             begin(run.config, run.folder, run.corpus.summary["fingerprint"])
     if place.leads:
         share_base(runs, console)
-    wait_until(lambda: all(map(has_base, mine)), minutes)
+    wait_until(lambda: all(map(has_base, mine)), runs[0].config.training.timeout_minutes)
     mine = [with_base(run) for run in mine]
-    comparisons = {speaker: comparison_of(members) for speaker, members in by_speaker(runs)}
-    if mine:
-        shared = SharedDecoder(mine[0], console)
-        train_runs(mine, folder, shared, console)
-        for run in filter(is_finished, mine):
-            if comparison := comparisons[run.speaker]:
-                measure_missing(run, comparison, folder, lambda: shared.decoder)
-    if not place.leads:
-        return None
-    wait_until(lambda: all(_has_ended(run, comparisons[run.speaker], folder) for run in runs), minutes)
+    comparisons = _comparisons(runs)
+    shared = SharedDecoder(mine[0], console) if mine else None
+    if shared is None:
+        return
+    train_runs(mine, folder, shared, console, options.at_once)
+    for run in filter(is_finished, mine):
+        if comparison := comparisons[run.speaker]:
+            measure_missing(run, comparison, folder, lambda: shared.decoder)
+
+
+def _compare(runs: Sequence[PreparedRun], folder: Path, console: Console) -> SweepResults:
+    """Wait until all ``runs`` have ended, on whatever rank, and compare them."""
+    comparisons = _comparisons(runs)
+
+    def running() -> list[str]:
+        return [run.name for run in runs if not _has_ended(run, comparisons[run.speaker], folder)]
+
+    if others := running():
+        say(console, f"waiting for runs of other ranks: {', '.join(others)}")
+    wait_until(lambda: not running(), runs[0].config.training.timeout_minutes)
     heading(console, "3/3", "Compare")
     results = results_of(runs, comparisons, folder)
     write_results(results, folder)
     write_figure(results, folder)
     return results
+
+
+def _comparisons(runs: Sequence[PreparedRun]) -> dict[str, Comparison | None]:
+    """Return by speaker how their runs are compared."""
+    return {speaker: comparison_of(members) for speaker, members in by_speaker(runs)}
 
 
 def _has_ended(run: PreparedRun, comparison: Comparison | None, folder: Path) -> bool:

@@ -44,9 +44,12 @@ class SharedDecoder:
         return self.run.spec.base_decoder(self.console)
 
 
-def train_runs(runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, console: Console) -> None:
-    """Train those of ``runs`` that are not finished, in turn. A run whose loss stays non-finite is noted as failed in
-    the sweep's ``folder``, and the others go on. Raises Stopped if a signal came; the state of all is saved then."""
+def train_runs(
+    runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, console: Console, at_once: int | None = None
+) -> None:
+    """Train those of ``runs`` that are not finished, in turn: all of them, or ``at_once`` and then the next ones. A run
+    whose loss stays non-finite is noted as failed in the sweep's ``folder``, and the others go on. Raises Stopped if a
+    signal came; the state of all is saved then."""
     waiting = []
     for run in (run for run in runs if not is_finished(run)):
         result = finished_stage(run.stage_folder, run.folder / run.speaker, Console(quiet=True))
@@ -56,8 +59,9 @@ def train_runs(runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder,
             _finish(run, result)
     if kept := [run.name for run in runs if run not in waiting]:
         say(console, f"finished before, kept: {', '.join(kept)}")
-    if waiting:
-        _train(waiting, folder, shared, console)
+    size = at_once or max(len(waiting), 1)
+    for first in range(0, len(waiting), size):
+        _train(waiting[first : first + size], folder, shared, console)
 
 
 def is_finished(run: PreparedRun) -> bool:

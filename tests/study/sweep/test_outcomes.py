@@ -16,9 +16,9 @@ from cbtrain.training.validation import measure_loss
 SHORT = {"token_budget": 2500, "validate_every": 20_000}
 
 
-def run(folder, common, runs, status=0, **more):
-    file = write_sweep(folder / "sweep.yaml", common, runs, **more)
-    assert main(["sweep", str(file), "--out", str(folder / "out")]) == status
+def run(folder, common, runs, *words, status=0):
+    file = write_sweep(folder / "sweep.yaml", common, runs)
+    assert main(["sweep", str(file), "--out", str(folder / "out"), *words]) == status
     return folder / "out"
 
 
@@ -125,10 +125,13 @@ def test_runs_may_be_added_to_a_finished_sweep(place, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "best therapist" not in told  # of one
     before = adapter(first / "a")
-    out = run(tmp_path, common, {"a": {}, "b": {"therapist.lora.rank": 2}})
-    assert "finished before, kept: a" in capsys.readouterr().out
+    runs = {"a": {}, "b": {"therapist.lora.rank": 2}, "c": {"therapist.lora.rank": 3}}
+    out = run(tmp_path, common, runs, "--at-once", "1")
+    told = capsys.readouterr().out
+    assert "finished before, kept: a" in told
+    assert told.index("b: validation loss") < told.index("c: step 0")  # one after the other
     assert adapter(out / "a") == before
-    assert set(results(out)) == {"a", "b"}
+    assert set(results(out)) == {"a", "b", "c"}
 
 
 def test_a_sweep_without_validation_has_no_best(place, tmp_path, capsys):
