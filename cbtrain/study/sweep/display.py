@@ -83,7 +83,7 @@ def table_of_runs(statuses: dict[str, Status], width: int) -> Table:
         time = status.state or (wording.clock(left[name]) if status.step else "starting")
         cells: list[str | Text] = [
             Text(name, "bold", overflow="ellipsis"),
-            f"{status.share:.0%} of {wording.thousands(status.budget)}",
+            f"{status.share:.0%} of {wording.thousands(status.budget)}" if wide else f"{status.share:.0%}",
             *([f"{status.step:,}"] if wide else []),
             wording.fixed(status.smoothed.value),
             wording.fixed(status.best),

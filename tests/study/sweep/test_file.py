@@ -1,16 +1,23 @@
 """What keeps a sweep from beginning is told at once, with the run's name, before anything is loaded."""
 
+import re
+
 import pytest
 import yaml
+from rich.console import Console
 from sweeps import common_settings, write_sweep
 
 from cbtrain.cli.main import main
 from cbtrain.errors import UserError
+from cbtrain.files import shipped
 from cbtrain.study.anchored import anchored
 from cbtrain.study.run_files import CONFIG
 from cbtrain.study.sweep.checks import differing
 from cbtrain.study.sweep.folder import write_sweep as write_resolved
+from cbtrain.study.sweep.memory import predicted_memory
+from cbtrain.study.sweep.prepare import prepare_runs
 from cbtrain.study.sweep.sweep import plan_sweep
+from cbtrain.study.sweep.sweep_file import SWEEPS, find_sweep
 
 QUICK = "common: {config: quick}\n"
 
@@ -177,6 +184,35 @@ def test_a_folder_that_holds_another_sweep_is_refused(tmp_path):
         planned(tmp_path, text, out="mine")
 
 
+@pytest.mark.parametrize("name", shipped(SWEEPS))
+def test_shipped_sweeps_can_begin(tmp_path, name):
+    assert len(plan_sweep(find_sweep(name), (), tmp_path / "out")) > 4
+
+
+def test_memory_is_that_of_the_largest_run_and_what_the_others_keep(place, tmp_path):
+    runs = {
+        "a": {},
+        "b": {"therapist.seed": 1},
+        "wide": {"therapist.lora.rank": 64},
+        "long": {"therapist.pack_tokens": 2048},
+    }
+    file = write_sweep(tmp_path / "sweep.yaml", common_settings(place), runs)
+    configs = plan_sweep(file, (), tmp_path / "out")
+    prepared = {run.name: run for run in prepare_runs(configs, tmp_path / "out", "here", Console(quiet=True))}
+    alone = {name: predicted_memory([run]) for name, run in prepared.items()}
+    assert all(memory.others == 0 for memory in alone.values())
+    two = predicted_memory([prepared["a"], prepared["b"]])
+    wide = predicted_memory([prepared["a"], prepared["wide"]])
+    assert two.one == max(alone["a"].total, alone["b"].total)
+    # Adapter, two moments and the best, fp32 each, of seven linears in two layers.
+    assert two.others == 4 * 4 * 16 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48))
+    assert wide.total - wide.one in (two.others, 4 * two.others)
+    every = predicted_memory(list(prepared.values()))
+    assert every.total > max(memory.total for memory in alone.values())
+    once = predicted_memory(list(prepared.values()), at_once=1)
+    assert once.total == max(memory.total for memory in alone.values())
+
+
 def test_errors_of_corpora_and_targets_come_before_weights(place, tmp_path, capsys):
     (place / "base" / "model.safetensors").rename(tmp_path / "kept")  # nothing may ask for them
     try:
@@ -194,6 +230,9 @@ def test_errors_of_corpora_and_targets_come_before_weights(place, tmp_path, caps
         assert not (tmp_path / "out").exists()
         file = write_sweep(tmp_path / "sweep.yaml", common_settings(place), {"a": {}, "b": {"therapist.seed": 1}})
         assert main(["sweep", str(file), "--dry-run"]) == 0
-        assert "2 runs over one base, 16,000 tokens at most" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "2 runs over one base, 16,000 tokens at most" in out
+        one, others = re.search(r"\((\d\.\d\d) GB for one run, (\d\.\d\d) GB for what the others keep\)", out).groups()
+        assert 0 <= float(others) < float(one)
     finally:
         (tmp_path / "kept").rename(place / "base" / "model.safetensors")
