@@ -45,9 +45,10 @@ def train_adapter(
     """Train the adapter of one speaker and save it to ``folder/SPEAKER``. Its files call the base model ``base``
     (default: its folder). Return the stage's summary, which is written to ``folder/training/SPEAKER/summary.json``."""
     with MemoryMeter(spec.device) as meter:
-        decoder = spec.decoder(console, spec.levels(dataset.train.documents, console))
+        levels = spec.levels(dataset.train.documents, console)  # before weights take the memory that it looks at
+        decoder = spec.decoder(console)
         require_same({"weights of the base model": decoder.fingerprint}, "Give every node the same files.")
-        prepared = prepare_adapter(spec, dataset, decoder, folder, console, base=base)
+        prepared = prepare_adapter(spec, dataset, decoder, folder, console, base=base, levels=levels)
         result, values = train(prepared.stage, console, meter)
     summary = deliver_adapter(prepared, result, values)
     say(console, f"{spec.name}: {validation_text(result)} after {result.tokens:,} tokens")
@@ -70,9 +71,17 @@ class PreparedAdapter:
 
 
 def prepare_adapter(
-    spec: StageSpec, dataset: SpeakerDataset, decoder: Decoder, folder: Path, console: Console, *, base: str | None
+    spec: StageSpec,
+    dataset: SpeakerDataset,
+    decoder: Decoder,
+    folder: Path,
+    console: Console,
+    *,
+    base: str | None,
+    levels: str | tuple[str, ...],
 ) -> PreparedAdapter:
-    """Return the training of the adapter that ``decoder`` has, in the run's ``folder``; say what it is trained on."""
+    """Return the training of the adapter that ``decoder`` has, in the run's ``folder``; say what it is trained on.
+    ``levels`` are :meth:`StageSpec.levels`."""
     speaker, settings = spec.name, spec.settings
     assert speaker != "base"
     assert spec.model.folder is not None
@@ -98,6 +107,7 @@ def prepare_adapter(
         runtime=spec.runtime,
         files=AdapterFiles(decoder, base=base, provenance=provenance, extra_files=layout_files),
         groups=phases_of(dataset.validation),
+        levels=levels,
     )
     return PreparedAdapter(spec, dataset, stage, prompt, dict(layout_files), provenance, folder, base)
 

@@ -94,8 +94,8 @@ class StagesInTurn:
         not.
         """
         device = self.adapters.decoder.device
-        levels = {seat.run.settings.activation_checkpointing for seat in self.seats}
-        level = next((level for level in sorted(levels) if gives_back(device, level)), "none")
+        levels = [seat.run.stage.levels_now for seat in self.seats]
+        level = next((level for level in levels if gives_back(device, level)), "none")
         with returning_memory(device, level):
             try:
                 while self.seats:

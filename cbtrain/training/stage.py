@@ -25,11 +25,11 @@ class Stage:
     require a gradient are trained.
 
     ``documents`` are those of one epoch. ``validation`` is measured before the first step, every
-    ``settings.validate_every`` tokens and at the end; ``groups``, one name for each validation document, has the loss
-    by group too (empty: one group). ``levels`` are what the layers compute again
-    (:data:`cbtrain.model.fused.levels.LEVELS`) if that was chosen by memory. Checkpoints, in which trained parameters lie as ``files`` says, and
-    ``metrics.jsonl`` are written to ``folder``. ``settings`` is the recipe, ``runtime`` how it is run: an interrupted
-    stage may continue with other values of the latter only.
+    ``settings.validate_every`` tokens and at the end; ``groups``, one name for each validation document, has the
+    loss by group too (empty: one group). ``levels`` are what the layers compute again
+    (:data:`cbtrain.model.fused.levels.LEVELS`) if that was chosen by memory. Checkpoints, in which trained
+    parameters lie as ``files`` says, and ``metrics.jsonl`` are written to ``folder``. ``settings`` is the recipe,
+    ``runtime`` how it is run: an interrupted stage may continue with other values of the latter only.
     """
 
     name: str

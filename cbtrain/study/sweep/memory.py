@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cbtrain.study.sweep.prepare import PreparedRun
+from cbtrain.training.planning.fitting import worst_pack
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.static_memory import predict_static_memory
-from cbtrain.training.planning.workload import PackShape, Workload, largest
+from cbtrain.training.planning.workload import PackShape, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,7 @@ def predicted_memory(runs: Sequence[PreparedRun], at_once: int | None = None) ->
     for run in runs:
         scenario, settings = run.spec.scenario(), run.spec.settings
         workload = Workload.of(run.dataset.train.documents, settings.pack_tokens)
-        level, width = scenario.activation_checkpointing, scenario.compute.itemsize
-        shape = largest(workload.packs(), scenario.architecture, activation_checkpointing=level, compute_bytes=width)
+        shape = worst_pack(scenario, workload.packs(), scenario.activation_checkpointing)
         key = repr((scenario, shape))
         if key not in found:
             found[key] = _need(scenario, shape)

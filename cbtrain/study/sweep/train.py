@@ -89,16 +89,19 @@ def _train(runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, con
         write_note(folder, name, **{FAILED: str(error)})
         say(console, f"{name} failed, the others go on: {error}")
 
-    device, runtime = runs[0].spec.device, runs[0].config.training
+    device, runtime, told = runs[0].spec.device, runs[0].config.training, Told()
+    levels = {run.name: run.spec.levels(run.dataset.train.documents, told.console(run.name)) for run in runs}
     with MemoryMeter(device) as meter:
-        adapters, told = AdaptersInTurn(shared.decoder), Told()
+        adapters = AdaptersInTurn(shared.decoder)
         with StagesInTurn(adapters, console, meter, runtime.timeout_minutes) as stages:
             for run in runs:
                 settings = run.spec.settings
                 adapter = adapters.new(settings.lora, seed=settings.seed)
                 base = anchored(run.config).model.path
                 arguments = (run.spec, run.dataset, shared.decoder, run.folder)
-                prepared[run.name] = prepare_adapter(*arguments, told.console(run.name), base=base)
+                prepared[run.name] = prepare_adapter(
+                    *arguments, told.console(run.name), base=base, levels=levels[run.name]
+                )
                 stages.add(run.name, prepared[run.name].stage, adapter)
             told.say(console, len(runs))
             display = SweepDisplay(stages.seats, console)
@@ -114,9 +117,9 @@ class Told:
     texts: dict[str, io.StringIO] = field(default_factory=dict)
 
     def console(self, name: str) -> Console:
-        """Return the console of run ``name``, whose lines are kept."""
-        self.texts[name] = io.StringIO()
-        return Console(file=self.texts[name], force_terminal=False, width=10_000)
+        """Return a console of run ``name``, whose lines are kept."""
+        text = self.texts.setdefault(name, io.StringIO())
+        return Console(file=text, force_terminal=False, width=10_000)
 
     def say(self, console: Console, runs: int) -> None:
         """Print the lines, each with the names of those who said it; with none if all of ``runs`` did."""
