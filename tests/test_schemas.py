@@ -5,18 +5,23 @@ import re
 from places import ROOT
 
 SCHEMAS = {
-    *(
-        "cbtrain.session/1",
-        "cbtrain.profile/1",
-        "cbtrain.patient/1",
-        "cbtrain.split/1",
-        "cbtrain.tokens/1",
-        "cbtrain.checkpoint/1",
-    ),
-    *("cbtrain.analysis/1", "cbtrain.audit/2", "cbtrain.power/1", "cbtrain.report/2"),
-    *("cbtrain.patient/1", "cbtrain.patient_audit/1"),
+    "cbtrain.analysis/1",
+    "cbtrain.audit/2",
+    "cbtrain.checkpoint/1",
+    "cbtrain.imported-forms/1",
+    "cbtrain.patient/1",
+    "cbtrain.patient_audit/1",
+    "cbtrain.power/1",
+    "cbtrain.profile/1",
     "cbtrain.rater/1",
-    *("cbtrain.rating-form/1", "cbtrain.rating-key/1", "cbtrain.imported-forms/1", "cbtrain.ratings/1"),
+    "cbtrain.rating-form/1",
+    "cbtrain.rating-key/1",
+    "cbtrain.ratings/1",
+    "cbtrain.report/2",
+    "cbtrain.session/1",
+    "cbtrain.split/1",
+    "cbtrain.sweep/1",
+    "cbtrain.tokens/1",
 }
 """Add the new one and keep reading the old one."""
 

@@ -22,7 +22,7 @@ from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import choose_backend, packed_attention
-from cbtrain.model.fused.layer import ROWS, How, fused_layer
+from cbtrain.model.fused.layer import ROWS, Group, How, fused_layer
 from cbtrain.model.fused.levels import levels_of
 from cbtrain.model.fused.obstacles import obstacle
 from cbtrain.model.fused.savings import Savings
@@ -162,9 +162,17 @@ class Decoder(nn.Module):
         self.folder: Path | None = None
         self.format: WeightFormat | None = None
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, attend: Attend, rows: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attend: Attend,
+        rows: Tensor | None = None,
+        groups: tuple[Group, ...] = (),
+    ) -> Tensor:
         """Return hidden states ``[T, hidden]`` after the last norm, of ``rows`` (int64) only if they are given.
-        ``input_ids``, ``position_ids``: int64 ``[T]``."""
+        ``input_ids``, ``position_ids``: int64 ``[T]``. ``groups`` are rows with adapters of their own, in training, if
+        the decoder has none (:func:`cbtrain.training.joint.joint_obstacle` says whether that can be)."""
         x = self.embed_tokens(input_ids)
         cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies, self.rope_factor))
         training = self.training and torch.is_grad_enabled()
@@ -175,7 +183,7 @@ class Decoder(nn.Module):
             if training and self.savings.fused and obstacle(layer) is None:
                 # Attention needs all rows of the last layer, and what comes after it those of the result only.
                 last = rows if self.savings.pruned and number == len(self.layers) - 1 else None
-                how = How(level, last, at_once, self.savings.folded)
+                how = How(level, last, at_once, self.savings.folded, groups)
                 x = fused_layer(layer, x, (cos[:, :half], sin[:, :half]), attend, how)
                 rows = None if last is not None else rows
             elif level != "none":

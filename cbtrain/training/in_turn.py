@@ -1,7 +1,8 @@
 """Several stages over one base, trained in turn: each as if it were alone, with its own adapter, optimizer, stream of
 packs, checkpoints and end.
 
-Nothing that a step depends on is shared but the frozen base: dropout draws from keys of its own
+With ``joint`` the steps of several stages are one pass through the base (:mod:`cbtrain.training.joint`), and equal to
+rounding. Else nothing that a step depends on is shared but the frozen base: dropout draws from keys of its own
 (:mod:`cbtrain.model.adapters.dropout`), packs from the stage's seed, and no other random number is drawn. So on CPUs a
 stage comes to the same bits as by :func:`cbtrain.training.loop.train`.
 """
@@ -19,6 +20,7 @@ from cbtrain.errors import Stopped, UserError
 from cbtrain.model.adapters.in_turn import AdaptersInTurn
 from cbtrain.model.adapters.lora import LoraAdapter
 from cbtrain.training.engines.engine import State
+from cbtrain.training.joint import Task, joint_obstacle, train_jointly
 from cbtrain.training.loop import conclude
 from cbtrain.training.memory.malloc import gives_back, returning_memory
 from cbtrain.training.memory.meter import MemoryMeter
@@ -56,8 +58,15 @@ class StagesInTurn:
     """Enter it, :meth:`add` the stages, :meth:`train` them. ``meter`` measures all of them together."""
 
     def __init__(
-        self, adapters: AdaptersInTurn, console: Console, meter: MemoryMeter, timeout_minutes: float = 30.0
+        self,
+        adapters: AdaptersInTurn,
+        console: Console,
+        meter: MemoryMeter,
+        timeout_minutes: float = 30.0,
+        *,
+        joint: bool = False,
     ) -> None:
+        self.joint = joint
         self.adapters, self.console, self.meter = adapters, console, meter
         self.signals = StopSignals(timeout_minutes, self._tell_all)
         self.seats: list[Seat] = []
@@ -127,16 +136,47 @@ class StagesInTurn:
         """Make the next optimizer step of each of ``seats``. Return those that failed, with what is wrong: too many
         steps in a row that were not finite. Raises Stopped if a signal came in the middle of a step.
 
-        One after another, so each computes what it would compute alone. A way to compute rows of several adapters in
-        one pass through the base would take this place, between :meth:`StageRun.next_work` and
-        :meth:`StageRun.finish_step` of each.
+        One after another, so each computes what it would compute alone, to the bit; with ``joint`` those that can be
+        computed together are.
         """
-        failed = []
-        for seat in seats:
+        together = self._fit_for_joining(seats) if self.joint else []
+        failed = self._step_jointly(together) if len(together) > 1 else []
+        for seat in seats if len(together) < 2 else [seat for seat in seats if seat not in together]:
             try:
                 with self.turn_of(seat):
                     seat.run.step()
                     seat.run.stop_if_asked()
+                    seat.run.tell_warnings()
+            except UserError as error:
+                failed.append((seat, error))
+        return failed
+
+    def _fit_for_joining(self, seats: Sequence[Seat]) -> list[Seat]:
+        self.adapters.clear()
+        decoder = self.adapters.decoder
+        level = seats[0].run.stage.levels_now if seats else "none"
+        return [
+            seat
+            for seat in seats
+            if seat.run.stage.levels_now == level and joint_obstacle(decoder, seat.adapter, seat.run.engine) is None
+        ]
+
+    def _step_jointly(self, seats: Sequence[Seat]) -> list[tuple[Seat, UserError]]:
+        with contextlib.ExitStack() as clocks:
+            for seat in seats:
+                clocks.enter_context(seat.run.telemetry.turn())
+            works = [seat.run.next_work() for seat in seats]
+            seats[0].run.take_turn()
+            tasks = [
+                Task(seat.adapter, seat.run.engine, work.batches, work.rate)
+                for seat, work in zip(seats, works, strict=True)
+            ]
+            outcomes = train_jointly(self.adapters.decoder, tasks, stop=self.signals.asked)
+        failed = []
+        for seat, work, outcome in zip(seats, works, outcomes, strict=True):
+            try:
+                with self.turn_of(seat):
+                    seat.run.finish_step(work, outcome)
                     seat.run.tell_warnings()
             except UserError as error:
                 failed.append((seat, error))

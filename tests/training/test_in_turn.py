@@ -12,6 +12,7 @@ from cbtrain.errors import Stopped
 from cbtrain.model.adapters.in_turn import AdaptersInTurn
 from cbtrain.model.adapters.methods import AdapterFiles, inject
 from cbtrain.model.config import LoraConfig
+from cbtrain.training import joint
 from cbtrain.training.config import CheckpointConfig, RuntimeConfig, StageConfig
 from cbtrain.training.in_turn import Outcomes, StagesInTurn
 from cbtrain.training.loop import train
@@ -47,10 +48,10 @@ def stage_of(decoder, documents, folder, changes, **runtime):
 class Together:
     """What comes of stages that take turns; ``after`` is called with their tokens after each turn."""
 
-    def __init__(self, decoder, documents, folder, stages=STAGES, after=lambda tokens: None):
+    def __init__(self, decoder, documents, folder, stages=STAGES, after=lambda tokens: None, joint=False):
         self.done, self.failed, out = {}, {}, io.StringIO()
         console, adapters = Console(file=out, width=200), AdaptersInTurn(decoder)
-        with MemoryMeter("cpu") as meter, StagesInTurn(adapters, console, meter) as turns:
+        with MemoryMeter("cpu") as meter, StagesInTurn(adapters, console, meter, joint=joint) as turns:
             for name, (lora, changes) in stages.items():
                 adapter = adapters.new(lora, seed=changes["seed"])
                 turns.add(name, stage_of(decoder, documents, folder / name, changes), adapter)
@@ -140,3 +141,42 @@ def test_a_stage_that_fails_leaves_the_others_alone(tiny, documents, tmp_path):
     assert "not finite 5 steps in a row" in str(together.failed["wild"])
     _, expected = alone(tiny, documents, tmp_path / "alone", *STAGES["plain"])
     assert all(torch.equal(together.done["plain"][1][name], tensor) for name, tensor in expected.items())
+
+
+JOINT = {
+    "plain": (LoraConfig(rank=3), {"seed": 1}),
+    "few linears": (LoraConfig(rank=5, targets=["k_proj", "o_proj", "up_proj"]), {"seed": 2, "packs_per_step": 3}),
+    "one layer": (LoraConfig(rank=2, layers=[1], rslora=True), {"seed": 3, "learning_rate": 3e-3}),
+    "dropout": (LoraConfig(rank=2, dropout=0.2), {"seed": 1}),
+}
+
+
+def test_in_one_pass_they_come_to_the_same_up_to_rounding(tiny, documents, tmp_path, monkeypatch):
+    passes = []
+    losses = joint._losses
+    monkeypatch.setattr(joint, "_losses", lambda d, tasks, n: passes.append(len(tasks)) or losses(d, tasks, n))
+    monkeypatch.setattr(joint, "MOST_TOKENS", 130)
+    together = Together(tiny(), documents, tmp_path / "joint", JOINT, joint=True)
+    assert not together.failed
+    assert {1, 2} <= set(passes)  # packs of 64 tokens, two at a time
+    for name, (lora, changes) in JOINT.items():
+        _, expected = alone(tiny, documents, tmp_path / "alone" / name, lora, changes)
+        values = together.done[name][1]
+        found, wanted = (numbers(tmp_path / way / name) for way in ("joint", "alone"))
+        assert [line[:3] + line[5:] for line in found] == [line[:3] + line[5:] for line in wanted]  # the same packs
+        for ours, theirs in zip(found, wanted, strict=True):
+            assert ours[3] == pytest.approx(theirs[3], rel=1e-5)
+        if name == "dropout":  # it cannot be joined, and is exact
+            assert all(torch.equal(values[key], tensor) for key, tensor in expected.items())
+        assert max(float((values[key] - tensor).abs().max()) for key, tensor in expected.items()) < 1e-4
+
+
+def test_ten_joint_steps_are_within_a_millionth(tiny, documents, tmp_path):
+    """At a usual learning rate."""
+    ten = {"token_budget": 600, "learning_rate": 1e-4, "validate_every": 10_000}
+    stages = {name: (lora, changes | ten) for name, (lora, changes) in JOINT.items() if name != "dropout"}
+    together = Together(tiny(), documents, tmp_path / "joint", stages, joint=True)
+    for name, (lora, changes) in stages.items():
+        expected = alone(tiny, documents, tmp_path / "alone" / name, lora, changes)[1]
+        values = together.done[name][1]
+        assert max(float((values[key] - tensor).abs().max()) for key, tensor in expected.items()) < 1e-6

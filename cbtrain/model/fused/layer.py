@@ -10,8 +10,9 @@ Rows are taken some at a time, so that what lies between two products stays in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -22,7 +23,7 @@ from cbtrain.model.fused.attending import Attending
 from cbtrain.model.fused.elementwise import inverse_rms, norm, norm_backward, rotate_, swiglu, swiglu_backward
 from cbtrain.model.fused.joined import Joined, Matrix
 from cbtrain.model.fused.levels import KEEPS_MIDDLE
-from cbtrain.model.fused.low_rank import Pair, SidePaths
+from cbtrain.model.fused.part import Part
 
 ROWS = 1024
 """Rows at a time on CPUs. On GPUs all are computed together, where fewer launches count for more."""
@@ -30,59 +31,6 @@ ROWS = 1024
 
 FOLD_FROM = 2048
 """Rows from which it is cheaper to add the side paths to the weights than to compute them beside each product."""
-
-
-class Part:
-    """Linears that share an input, with the side paths of the adapters on them, for one pass. ``parameters`` are those
-    of the side paths: A and B of each, in order.
-
-    If it ``folds``, in fp32, the side paths are added to a copy of the weight: ``x (W + s B A)ᵀ`` is one product,
-    forward and back. In bf16 they never are: most of a small update would be rounded away.
-    """
-
-    def __init__(self, joined: Joined, modules: list[Any], dtype: torch.dtype, *, folds: bool) -> None:
-        self.joined = joined
-        pairs = [
-            Pair(columns, module.lora_A, module.lora_B, module.scale)
-            for columns, module in zip(joined.columns, modules, strict=True)
-            if isinstance(module, LoraLinear) and module.enabled
-        ]
-        self.sides = SidePaths(pairs, dtype) if pairs else None
-        self.parameters = [parameter for pair in pairs for parameter in (pair.a, pair.b)]
-        self.folds = folds and dtype != torch.bfloat16
-
-    def matrices(self) -> list[Matrix]:
-        """Return what the methods multiply with; ask once a pass."""
-        matrices = self.joined.matrices()
-        if not self.sides or not self.folds:
-            return matrices
-        return [(columns, self.sides.folded(columns, weight)) for columns, weight in matrices]
-
-    def forward(self, x: Tensor, matrices: list[Matrix], out: Tensor) -> Tensor:
-        """Write the output for ``x`` to ``out`` and return it."""
-        return self._with_sides(x, self.joined.forward(x, matrices, out))
-
-    def add(self, x: Tensor, matrices: list[Matrix], to: Tensor, out: Tensor) -> Tensor:
-        """Write ``to`` plus the output for ``x`` to ``out`` and return it."""
-        return self._with_sides(x, self.joined.add(x, matrices, to, out))
-
-    def backward(self, x: Tensor, grad: Tensor, matrices: list[Matrix], out: Tensor | None) -> None:
-        """Add to the gradients of the side paths, and write that of ``x`` to ``out`` if there is one."""
-        if out is not None:
-            self.joined.input_gradient(grad, matrices, out)
-        if self.sides:
-            self.sides.backward(x, grad, None if self.folds else out)
-
-    def gradients(self) -> Iterator[Tensor]:
-        """Yield the gradients of ``parameters``."""
-        if self.sides:
-            for pair in self.sides.gradients():
-                yield from pair
-
-    def _with_sides(self, x: Tensor, out: Tensor) -> Tensor:
-        if self.sides and not self.folds:
-            self.sides.forward(x, out)
-        return out
 
 
 class Weights:
@@ -105,22 +53,42 @@ class Weights:
         return all(a is b for a, b in zip(now, had, strict=True))
 
 
+NAMES = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+"""Paths in a layer of the linears that share an input."""
+
+
 def sharing_input(block: Any) -> tuple[list[Any], ...]:
-    """Return the linears of ``block``, adapted or not, in groups that share an input."""
+    """Return the linears of ``block``, adapted or not, as :data:`NAMES` has them."""
     a, m = block.self_attn, block.mlp
     return [a.q_proj, a.k_proj, a.v_proj], [a.o_proj], [m.gate_proj, m.up_proj], [m.down_proj]
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Rows of one adapter in a pass with several: ``tokens`` of them, of which ``selected`` are asked for. ``modules``
+    are its linears by path."""
+
+    modules: Mapping[str, LoraLinear]
+    tokens: int
+    selected: int
+
+
+@dataclass(frozen=True, slots=True)
 class How:
     """``level`` says what a pass keeps (:data:`cbtrain.model.fused.levels.LEVELS`). If ``rows`` (int64) are given, the
-    result is that of these only. ``at_once`` rows are computed at a time. ``folds`` allows to add adapters to a copy of
-    the weight."""
+    result is that of these only. ``at_once`` rows are computed at a time. ``folds`` allows to add an adapter to a copy
+    of the weight. ``groups``, if there are any, have adapters of their own, in place of those in the decoder."""
 
     level: str = "none"
     rows: Tensor | None = None
     at_once: int = ROWS
     folds: bool = True
+    groups: tuple[Group, ...] = ()
 
 
 def fused_layer(
@@ -160,12 +128,24 @@ class _Call:
         self.level, self.rows, self.at_once = how.level, how.rows, how.at_once
         self.cos, self.sin = angles
         self.attend, self.kept = attend, _Kept()
-        groups = zip(Weights.of(block).joined, sharing_input(block), strict=True)
+        folds = how.folds and len(self.cos) >= FOLD_FROM
         self.qkv, self.out, self.gate_up, self.down = (
-            Part(joined, modules, self.cos.dtype, folds=how.folds and len(self.cos) >= FOLD_FROM)
-            for joined, modules in groups
+            Part(joined, self._groups(number, how), self.cos.dtype, folds=folds)
+            for number, joined in enumerate(Weights.of(block).joined)
         )
         self.parameters = [p for part in self._parts() for p in part.parameters]
+
+    def _groups(self, number: int, how: How) -> list[tuple[slice | None, list[Any]]]:
+        """Return the groups of rows of a part, the first of which is before attention, the others after it."""
+        if not how.groups:
+            return [(None, sharing_input(self.block)[number])]
+        counts = [group.tokens if number == 0 or how.rows is None else group.selected for group in how.groups]
+        ends = list(accumulate(counts))
+        paths = [f"layers.{self.attention.layer}.{name}" for name in NAMES[number]]
+        return [
+            (slice(end - count, end), [group.modules.get(path) for path in paths])
+            for group, count, end in zip(how.groups, counts, ends, strict=True)
+        ]
 
     def _parts(self) -> tuple[Part, ...]:
         return self.qkv, self.out, self.gate_up, self.down
@@ -183,9 +163,9 @@ class _Call:
         gate_up = x.new_empty(count, wide) if keep and self.level == "none" else None
         matrices = [part.matrices() for part in (self.out, self.gate_up, self.down)]
         for some in stretches(count, self.at_once):
-            m = self._middle(residual[some], attended[some], matrices[0], None if middle is None else middle[some])
-            g = self._gate_up(m, matrices[1], None if gate_up is None else gate_up[some])
-            self.down.add(swiglu(g), matrices[2], to=m, out=out[some])
+            m = self._middle(residual[some], attended[some], some, matrices[0], middle)
+            g = self._gate_up(m, some, matrices[1], gate_up)
+            self.down.add(swiglu(g), some, matrices[2], to=m, out=out[some])
         if keep:
             kept.attending = attending if self.level != "full" else None
             kept.middle, kept.gate_up = middle, gate_up
@@ -201,7 +181,7 @@ class _Call:
         elif self.level not in KEEPS_MIDDLE:
             sources = self._project(x)[1]
         grad_middle, grad_attended = self._backward_after(x, attending.out, grad, kept)
-        if not wanted and self.qkv.sides is None:
+        if not wanted and not self.qkv.sides:
             return None
         if self.rows is not None:
             grad_middle = x.new_zeros(x.shape).index_copy_(0, self.rows, grad_middle) if wanted else grad_middle
@@ -232,7 +212,8 @@ class _Call:
             queries, keys = (normed[:, columns].unflatten(-1, (-1, a.head_dim)) for columns in self._columns()[:2])
             sources.append(normed)
         for some in stretches(len(x), self.at_once):
-            self.qkv.forward(norm(x[some], weight.weight, inverse_rms(x[some], weight.eps)), matrices, qkv[some])
+            h = norm(x[some], weight.weight, inverse_rms(x[some], weight.eps))
+            self.qkv.forward(h, some, matrices, qkv[some])
             if a.qk_norm:
                 for n, before, after in zip((a.q_norm, a.k_norm), raw, (queries, keys), strict=True):
                     after[some] = norm(before[some], n.weight, inverse_rms(before[some], n.eps))
@@ -253,16 +234,16 @@ class _Call:
                 if number < 2:
                     rotate_(part, self.cos[some], -self.sin[some])
             if a.qk_norm:
-                self._backward_qk_norms(h, matrices, joined)
+                self._backward_qk_norms(h, some, matrices, joined)
             grad_h = torch.empty_like(h) if grad_x is not None else None
-            self.qkv.backward(h, joined, matrices, grad_h)
+            self.qkv.backward(h, some, joined, matrices, grad_h)
             if grad_h is not None and grad_x is not None:
                 norm_backward(grad_h, x[some], weight.weight, inverse, into=grad_x[some])
         return grad_x
 
-    def _backward_qk_norms(self, h: Tensor, matrices: list[Matrix], joined: Tensor) -> None:
+    def _backward_qk_norms(self, h: Tensor, some: slice, matrices: list[Matrix], joined: Tensor) -> None:
         a = self.attention
-        raw = self.qkv.forward(h, matrices, torch.empty_like(joined))
+        raw = self.qkv.forward(h, some, matrices, torch.empty_like(joined))
         for n, columns in zip((a.q_norm, a.k_norm), self._columns()[:2], strict=True):
             before, part = (t[:, columns].unflatten(-1, (-1, a.head_dim)) for t in (raw, joined))
             grad = part.clone()
@@ -278,15 +259,20 @@ class _Call:
         attended = attended.flatten(-2)
         return (x, attended) if self.rows is None else (x[self.rows], attended[self.rows])
 
-    def _middle(self, residual: Tensor, attended: Tensor, matrices: list[Matrix], out: Tensor | None) -> Tensor:
-        return self.out.add(attended, matrices, to=residual, out=torch.empty_like(residual) if out is None else out)
+    def _middle(
+        self, residual: Tensor, attended: Tensor, some: slice, matrices: list[Matrix], whole: Tensor | None
+    ) -> Tensor:
+        """Return the sum after attention of the rows ``some``, as a part of ``whole`` if that is kept."""
+        out = torch.empty_like(residual) if whole is None else whole[some]
+        return self.out.add(attended, some, matrices, to=residual, out=out)
 
-    def _gate_up(self, middle: Tensor, matrices: list[Matrix], out: Tensor | None) -> Tensor:
+    def _gate_up(self, middle: Tensor, some: slice, matrices: list[Matrix], whole: Tensor | None) -> Tensor:
+        """Return gate and up of the rows ``some``, as a part of ``whole`` if that is kept."""
         weight = self.block.post_attention_layernorm
         h = norm(middle, weight.weight, inverse_rms(middle, weight.eps))
-        if out is None:
-            out = middle.new_empty(len(middle), self.gate_up.joined.out_features)
-        return self.gate_up.forward(h, matrices, out)
+        wide = self.gate_up.joined.out_features
+        out = middle.new_empty(len(middle), wide) if whole is None else whole[some]
+        return self.gate_up.forward(h, some, matrices, out)
 
     def _backward_after(self, x: Tensor, attended: Tensor, grad: Tensor, kept: _Kept) -> tuple[Tensor, Tensor]:
         """Return the gradients of the sum after attention and of attention's output, for ``grad`` of the output."""
@@ -296,23 +282,24 @@ class _Call:
         matrices = [part.matrices() for part in (self.out, self.gate_up, self.down)]
         for some in stretches(len(residual), self.at_once):
             if kept.middle is None:
-                middle = self._middle(residual[some], attended[some], matrices[0], None)
+                middle = self._middle(residual[some], attended[some], some, matrices[0], None)
             else:
                 middle = kept.middle[some]
             inverse = inverse_rms(middle, weight.eps)
             h = norm(middle, weight.weight, inverse)
             if kept.gate_up is None:
-                gate_up = self.gate_up.forward(h, matrices[1], x.new_empty(len(h), self.gate_up.joined.out_features))
+                gate_up = x.new_empty(len(h), self.gate_up.joined.out_features)
+                self.gate_up.forward(h, some, matrices[1], gate_up)
             else:
                 gate_up = kept.gate_up[some]
             activated = swiglu(gate_up)
             grad_activated = torch.empty_like(activated)
-            self.down.backward(activated, grad[some], matrices[2], grad_activated)
+            self.down.backward(activated, some, grad[some], matrices[2], grad_activated)
             swiglu_backward(grad_activated, gate_up)
             grad_h = torch.empty_like(h)
-            self.gate_up.backward(h, gate_up, matrices[1], grad_h)
+            self.gate_up.backward(h, some, gate_up, matrices[1], grad_h)
             norm_backward(grad_h, middle, weight.weight, inverse, into=grad_middle[some])
-            self.out.backward(attended[some], grad_middle[some], matrices[0], grad_attended[some])
+            self.out.backward(attended[some], some, grad_middle[some], matrices[0], grad_attended[some])
         return grad_middle, grad_attended
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cbtrain.errors import UserError
 from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.training.planning.fitting import worst_pack
+from cbtrain.training.planning.machine import this_machine
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
@@ -27,14 +29,18 @@ class SweepMemory:
         return self.one + self.others
 
 
-def predicted_memory(runs: Sequence[PreparedRun], at_once: int | None = None) -> SweepMemory:
+def predicted_memory(
+    runs: Sequence[PreparedRun], at_once: int | None = None, *, level: str | None = None
+) -> SweepMemory:
     """Return the memory of ``runs``, ``at_once`` of them together (default: all), on one rank: the base once, what each
-    keeps, and the activations of one. Runs of like settings are traced once. Raises UserError as
-    :meth:`cbtrain.study.stages.StageSpec.scenario`."""
+    keeps, and the activations of one, at their own level of recomputation or at ``level``. Runs of like settings are
+    traced once. Raises UserError as :meth:`cbtrain.study.stages.StageSpec.scenario`."""
     found: dict[str, tuple[int, int]] = {}
     needs = []
     for run in runs:
         scenario, settings = run.spec.scenario(), run.spec.settings
+        if level is not None:
+            scenario = replace(scenario, activation_checkpointing=level)
         workload = Workload.of(run.dataset.train.documents, settings.pack_tokens)
         shape = worst_pack(scenario, workload.packs(), scenario.activation_checkpointing)
         key = repr((scenario, shape))
@@ -43,6 +49,20 @@ def predicted_memory(runs: Sequence[PreparedRun], at_once: int | None = None) ->
         needs.append(found[key])
     size = at_once or len(needs)
     return max((_together(needs[first : first + size]) for first in range(0, len(needs), size)), key=_total)
+
+
+def require_memory(runs: Sequence[PreparedRun], at_once: int | None) -> None:
+    """Raise UserError if ``runs`` need more than their ``training.memory_limit`` together, even where their layers
+    compute everything again. What each needs alone, :meth:`cbtrain.study.stages.StageSpec.levels` sees to."""
+    limit = runs[0].config.training.memory_limit if runs else None
+    if limit is None:
+        return
+    machine = this_machine(runs[0].spec.device, limit)
+    least = predicted_memory(runs, at_once, level="full").total
+    if not machine.fits(least):
+        problem = f"{len(runs)} runs need {(least + machine.reserve) / 1e9:.2f} GB at least, more than {limit:g} GB"
+        hint = "Raise the limit, or train fewer runs at once (--at-once)."
+        raise UserError(problem, where="training.memory_limit", hint=hint)
 
 
 def _need(scenario: Scenario, shape: PackShape) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from cbtrain.study.sweep.figure import write_figure
 from cbtrain.study.sweep.files import NOTES, SWEEP
 from cbtrain.study.sweep.folder import check_folder, hold_sweep, read_note, write_note, write_sweep
 from cbtrain.study.sweep.held_out import Comparison, comparison_of, documents_digest, measure_missing
+from cbtrain.study.sweep.memory import require_memory
 from cbtrain.study.sweep.prepare import PreparedRun, prepare_runs
 from cbtrain.study.sweep.problems import Problems
 from cbtrain.study.sweep.ranks import Place, dealt, leave_group, wait_until
@@ -46,10 +47,11 @@ def plan_sweep(file: Path, overrides: Sequence[str], folder: Path) -> dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``at_once``: how many runs of a rank take turns, None for all. ``command`` has all options of the command line:
-    ranks must have the same."""
+    """``at_once``: how many runs of a rank take turns, None for all; ``joint``: in one pass where it pays.
+    ``command`` has all options of the command line: ranks must have the same."""
 
     at_once: int | None = None
+    joint: bool = False
     command: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,6 +72,7 @@ def train_sweep(
     heading(console, "1/3", "Read the corpora")
     runs = prepare_runs(configs, folder, str(file), console)
     _require_same_documents(runs)
+    require_memory(runs, options.at_once)
     if distributed.rank() == 0:
         hold_sweep(folder)
         write_sweep(configs, folder)
@@ -111,7 +114,7 @@ def _train_mine(
     shared = SharedDecoder(mine[0], console) if mine else None
     if shared is None:
         return
-    train_runs(mine, folder, shared, console, options.at_once)
+    train_runs(mine, folder, shared, console, options.at_once, joint=options.joint)
     for run in filter(is_finished, mine):
         if comparison := comparisons[run.speaker]:
             measure_missing(run, comparison, folder, lambda: shared.decoder)

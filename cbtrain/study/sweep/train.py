@@ -45,11 +45,17 @@ class SharedDecoder:
 
 
 def train_runs(
-    runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, console: Console, at_once: int | None = None
+    runs: Sequence[PreparedRun],
+    folder: Path,
+    shared: SharedDecoder,
+    console: Console,
+    at_once: int | None = None,
+    *,
+    joint: bool = False,
 ) -> None:
-    """Train those of ``runs`` that are not finished, in turn: all of them, or ``at_once`` and then the next ones. A run
-    whose loss stays non-finite is noted as failed in the sweep's ``folder``, and the others go on. Raises Stopped if a
-    signal came; the state of all is saved then."""
+    """Train those of ``runs`` that are not finished, in turn: all of them, or ``at_once`` and then the next ones;
+    with ``joint`` in passes for several of them. A run whose loss stays non-finite is noted as failed in the
+    sweep's ``folder``, and the others go on. Raises Stopped if a signal came; the state of all is saved then."""
     waiting = []
     for run in (run for run in runs if not is_finished(run)):
         result = finished_stage(run.stage_folder, run.folder / run.speaker, Console(quiet=True))
@@ -61,7 +67,7 @@ def train_runs(
         say(console, f"finished before, kept: {', '.join(kept)}")
     size = at_once or max(len(waiting), 1)
     for first in range(0, len(waiting), size):
-        _train(waiting[first : first + size], folder, shared, console)
+        _train(waiting[first : first + size], folder, shared, console, joint=joint)
 
 
 def is_finished(run: PreparedRun) -> bool:
@@ -74,7 +80,7 @@ def _finish(run: PreparedRun, result: dict[str, Any]) -> None:
     finish_run(run.config, run.folder, run.corpus, results, sum(stage["seconds"] for stage in results))
 
 
-def _train(runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, console: Console) -> None:
+def _train(runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, console: Console, *, joint: bool) -> None:
     by_name = {run.name: run for run in runs}
     prepared: dict[str, PreparedAdapter] = {}
 
@@ -93,7 +99,7 @@ def _train(runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, con
     levels = {run.name: run.spec.levels(run.dataset.train.documents, told.console(run.name)) for run in runs}
     with MemoryMeter(device) as meter:
         adapters = AdaptersInTurn(shared.decoder)
-        with StagesInTurn(adapters, console, meter, runtime.timeout_minutes) as stages:
+        with StagesInTurn(adapters, console, meter, runtime.timeout_minutes, joint=joint) as stages:
             for run in runs:
                 settings = run.spec.settings
                 adapter = adapters.new(settings.lora, seed=settings.seed)

@@ -1,0 +1,121 @@
+"""Optimizer steps of several adapters with one pass through their base: its products are computed for all rows at once.
+
+For small packs the products, and the calls around them, cost less together (docs/log.md). Each adapter has its own
+rows, loss and optimizer, so it learns what it would learn alone, up to rounding: products of more rows may add their
+numbers in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from cbtrain.model.adapters.lora import LoraAdapter
+from cbtrain.model.decoder import Decoder
+from cbtrain.model.fused.layer import Group
+from cbtrain.model.fused.obstacles import obstacle
+from cbtrain.tokens.pack import Pack
+from cbtrain.tokens.stream import MicroBatch
+from cbtrain.training.engines.engine import TrainingEngine
+from cbtrain.training.engines.torch_engine import TorchEngine
+from cbtrain.training.step import StepResult
+
+MOST_TOKENS = 4096
+"""Tokens of a joint pass on CPUs: with more, each run's own products are as fast (docs/log.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The next optimizer step of one adapter: its micro-batches of this rank, and its learning rate."""
+
+    adapter: LoraAdapter
+    engine: TrainingEngine
+    batches: Sequence[MicroBatch]
+    learning_rate: float
+
+
+def joint_obstacle(decoder: Decoder, adapter: LoraAdapter, engine: TrainingEngine) -> str | None:
+    """Return why the rows of ``adapter`` cannot be computed with those of others, or None; ``decoder`` has none now."""
+    if adapter.config.dora or adapter.config.dropout:
+        return "DoRA" if adapter.config.dora else "LoRA dropout"
+    if adapter.trained:
+        return "modules_to_save"
+    if not isinstance(engine, TorchEngine) or engine.world > 1:
+        return "several ranks"
+    if not decoder.savings.fused:
+        return "training.savings_off"
+    return next((reason for block in decoder.layers if (reason := obstacle(block))), None)
+
+
+def train_jointly(
+    decoder: Decoder, tasks: Sequence[Task], *, stop: Callable[[], bool] = lambda: False
+) -> list[StepResult | None]:
+    """Make the optimizer step of each of ``tasks``, as :func:`cbtrain.training.step.train_step` would; ``decoder`` has
+    no adapter. Return the results in the order of ``tasks``, None for all if ``stop``, asked after each pass, ended the
+    steps: parameters and optimizers are then as they were."""
+    totals = [torch.zeros((), device=decoder.device) for _ in tasks]
+    for number in range(max(len(task.batches) for task in tasks)):
+        here = [index for index, task in enumerate(tasks) if number < len(task.batches)]
+        here = [index for index in here if tasks[index].batches[number].pack.supervised]
+        tokens = {index: tasks[index].batches[number].pack.tokens for index in here}
+        for some in _passes(tokens):
+            losses = _losses(decoder, [tasks[index] for index in some], number)
+            torch.stack(losses).sum().backward()
+            for index, loss in zip(some, losses, strict=True):
+                totals[index] += loss.detach()
+            if stop():
+                for task in tasks:
+                    task.engine.discard()
+                return [None] * len(tasks)
+    return [_finished(task, total) for task, total in zip(tasks, totals, strict=True)]
+
+
+def _passes(tokens: Mapping[int, int]) -> Iterator[list[int]]:
+    """Yield groups of the keys of ``tokens``, in order, with :data:`MOST_TOKENS` together at most, or one alone."""
+    group: list[int] = []
+    for task, count in tokens.items():
+        if group and sum(tokens[other] for other in group) + count > MOST_TOKENS:
+            yield group
+            group = []
+        group.append(task)
+    if group:
+        yield group
+
+
+def _losses(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[Tensor]:
+    """Return the loss of each task's micro-batch ``number``, its part of the mean over the step's supervised tokens."""
+    packs = [task.batches[number].pack for task in tasks]
+    groups = tuple(
+        Group(task.adapter.modules, pack.tokens, pack.supervised) for task, pack in zip(tasks, packs, strict=True)
+    )
+    begins = list(accumulate((pack.tokens for pack in packs), initial=0))
+    ids, positions, labels = (
+        torch.cat([getattr(pack, name) for pack in packs]).to(decoder.device, non_blocking=True)
+        for name in ("input_ids", "position_ids", "labels")
+    )
+    targets = torch.cat([pack.target_positions + begin for pack, begin in zip(packs, begins, strict=False)])
+    targets = targets.to(decoder.device, non_blocking=True)
+    hidden = decoder(ids, positions, decoder.packed(_boundaries(packs, begins)), targets, groups)
+    by_token = decoder.token_losses(hidden, labels[targets]).split([pack.supervised for pack in packs])
+    losses = []
+    for task, pack, each in zip(tasks, packs, by_token, strict=True):
+        weights = pack.loss_weights[pack.target_positions].to(decoder.device, non_blocking=True)
+        loss = (each * weights).sum() / task.batches[number].step.weight_sum
+        losses.append(loss * torch.where(torch.isfinite(loss), 1.0, torch.nan))
+    return losses
+
+
+def _boundaries(packs: Sequence[Pack], begins: Sequence[int]) -> list[int]:
+    return [0, *(begin + end for pack, begin in zip(packs, begins, strict=False) for end in pack.cu_seqlens[1:])]
+
+
+def _finished(task: Task, total: Tensor) -> StepResult:
+    info = task.batches[0].step
+    if info.weight_sum == 0:
+        return StepResult(0.0, 0.0, 0, skipped=True)
+    norm, updated = task.engine.step(task.learning_rate)
+    return StepResult(total.item(), norm.item(), info.supervised, skipped=not updated)
