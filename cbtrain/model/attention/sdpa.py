@@ -71,7 +71,8 @@ class _Documents(torch.autograd.Function):
             parts = flash_backward(*inputs, log_sum, 0.0, True)
             for whole, part in zip(grads, parts, strict=True):
                 whole[begin:end] = part[0].transpose(0, 1)
-        return (*grads, None)
+        of_q, of_k, of_v = grads
+        return of_q, of_k, of_v, None
 
 
 def _heads_first(x: Tensor) -> Tensor:

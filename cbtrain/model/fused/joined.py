@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -71,9 +72,9 @@ class Joined:
         return out
 
     def _one_weight(self) -> Tensor:
-        weights = [linear.weight for linear in self.linears]
+        weights = [cast(Tensor, linear.weight) for linear in self.linears]
         if len(weights) == 1:
-            return weights[0].detach()  # type: ignore[operator]
+            return weights[0].detach()
         # Moves and casts of the model take the parts apart again: then they are joined anew.
         if self._joined is None or not _lies_in(weights, self._joined):
             joined = torch.cat([weight.detach() for weight in weights])

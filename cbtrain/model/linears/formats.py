@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -85,7 +86,7 @@ def faster_dtype(weight_format: WeightFormat, device: str | torch.device) -> str
     hardware. On others bf16 is slower."""
     if torch.device(device).type != "cpu" or weight_format.compute != torch.float32:
         return None
-    has = getattr(torch.cpu, "get_capabilities", dict)()
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if not (has.get("amx_bf16") or has.get("avx512_bf16")):
         return None
     change = "model.compute=bf16" if weight_format.name == "nf4" else "model.weights=bf16"

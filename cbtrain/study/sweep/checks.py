@@ -16,7 +16,7 @@ from cbtrain.training.telemetry.loggers import check_loggers
 SHARED = ("model", "threads", "sharing")
 """Sections and settings that decide how the one base is held, or concern the whole process."""
 
-SHARED_IN_TRAINING = ("deterministic", "peak_tflops", "timeout_minutes")
+SHARED_IN_TRAINING = ("deterministic", "memory_limit", "peak_tflops", "savings_off", "timeout_minutes")
 
 MADE_FROM = ("seed", "corpus", "split", "tiny", "base", "base_window")
 """What decides a base that the sweep makes itself (model.path is null)."""

@@ -102,7 +102,8 @@ class _CpuDocuments(torch.autograd.Function):
         for begin, end in pairwise(ctx.cu_seqlens):
             for whole, part in zip(grads, _attention_backward(*(t[begin:end] for t in (grad, q, k, v))), strict=True):
                 whole[begin:end] = part
-        return (*grads, None)
+        of_q, of_k, of_v = grads
+        return of_q, of_k, of_v, None
 
 
 def _document(q: Tensor, k: Tensor, v: Tensor, window: int | None, device: str) -> Tensor:
