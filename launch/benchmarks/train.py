@@ -26,13 +26,16 @@ are kept, so that a benchmark can be continued.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +79,20 @@ def main(arguments: list[str] | None = None) -> None:
         elif parsed.row:
             print(json.dumps(_train(parsed.row[0], Path(parsed.row[1]), plan, parsed)))
         else:
-            sys.exit(0 if _compare(plan, names, parsed) else 1)
+            with _ending_children():
+                sys.exit(0 if _compare(plan, names, parsed) else 1)
     except UserError as error:
         sys.exit(str(error))
+
+
+@contextlib.contextmanager
+def _ending_children() -> Iterator[None]:
+    """On SIGTERM, end the row's process and remove the folder before this process ends."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refuse_bad_numbers(parsed: argparse.Namespace) -> None:
