@@ -25,7 +25,10 @@ def run(folder, runs):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     runs = {f"{weights} {level}": {"engine": "torch", "weights": weights, "activation_checkpointing": level}
-            for weights in ("fp32", "bf16") for level in ("none", "selective", "full")}  # fmt: skip
+            for weights in ("fp32", "bf16") for level in ("none", "mlp", "selective", "full")}  # fmt: skip
+    runs |= {f"fused {name}": {**one, "dropout": 0.0} for name, one in runs.items()}
+    runs |= {f"plain {weights}": {"engine": "torch", "weights": weights, "dropout": 0.0, "plain": True}
+             for weights in ("fp32", "bf16")}  # fmt: skip
     cpu = {"cpu": {"engine": "torch", "device": "cpu"}}
     return run(tmp_path_factory.mktemp("plain"), {**runs, **cpu})
 
@@ -36,9 +39,17 @@ def test_fp32_on_the_gpu_is_what_the_cpu_computes(plain):
 
 
 @pytest.mark.parametrize("weights", ["fp32", "bf16"])
-@pytest.mark.parametrize("level", ["selective", "full"])
+@pytest.mark.parametrize("level", ["mlp", "selective", "full"])
 def test_recomputation_changes_nothing(plain, weights, level):
-    assert plain[f"{weights} {level}"]["loss"] == pytest.approx(plain[f"{weights} none"]["loss"], rel=1e-5)
+    for path in ("", "fused "):
+        assert plain[f"{path}{weights} {level}"]["loss"] == pytest.approx(
+            plain[f"{path}{weights} none"]["loss"], rel=1e-5
+        )
+
+
+@pytest.mark.parametrize(("weights", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-2)])
+def test_layers_by_hand_learn_what_autograd_does(plain, weights, tolerance):
+    assert plain[f"fused {weights} none"]["loss"] == pytest.approx(plain[f"plain {weights}"]["loss"], rel=tolerance)
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

@@ -14,6 +14,7 @@ from cbtrain.model import head
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.fused.savings import Savings
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training import distributed
@@ -43,7 +44,7 @@ def packs(step, layout):
     return [build_pack(own[0:2]), build_pack(own[3:4]), build_pack([own[2], own[4]]), build_pack(own[5:])]
 
 
-def decoder(method, *, weights="fp32", level="none", device="cpu"):
+def decoder(method, *, weights="fp32", level="none", device="cpu", dropout=0.1):
     shape = TINY
     if weights == "nf4":
         from cbtrain.model.linears.formats import choose_weight_format
@@ -58,7 +59,7 @@ def decoder(method, *, weights="fp32", level="none", device="cpu"):
         made = decoder_of(shape).to(torch.bfloat16 if weights == "bf16" else torch.float32)
     made = made.to(device)
     # Rank 3: some tensors have an odd number of entries and cannot be shared evenly by two ranks.
-    inject(made, LoraConfig(rank=3, alpha=6, dropout=0.1) if method == "lora" else FullConfig(), seed=1)
+    inject(made, LoraConfig(rank=3, alpha=6, dropout=dropout) if method == "lora" else FullConfig(), seed=1)
     if method == "lora":
         generator = torch.Generator().manual_seed(2)
         for name, parameter in made.trainable_parameters().items():
@@ -81,7 +82,9 @@ def train(settings):
         weights=settings.get("weights", "fp32"),
         level=settings.get("activation_checkpointing", "none"),
         device=settings.get("device", "cpu"),
+        dropout=settings.get("dropout", 0.1),  # with dropout, layers are left to autograd
     )
+    made.savings = Savings(fused=not settings.get("plain"))
     torch.use_deterministic_algorithms(settings.get("deterministic", False))
     decay = settings.get("decay", 0.01)
     config = StageConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from forked import run_ranks
 
+from cbtrain.model.fused.levels import LEVELS
+
 GRADIENT = {"optimizer": "sgd", "rate": 50.0, "clip": 1e9, "steps": 1, "decay": 0.0}
 SGD = {"optimizer": "sgd", "rate": 0.05, "clip": 0.2, "steps": 10}
 ADAM = {"optimizer": "adamw", "rate": 3e-3, "clip": 0.2, "steps": 10}
@@ -17,6 +19,8 @@ BF16 = {"bf16": {**ADAM, "weights": "bf16"}}
 FULL_BF16 = {"full bf16": {**ADAM, "weights": "bf16", "method": "full"}}
 # Nine rows of logits at once: the losses of a pack are worked out in several stretches.
 STRETCHES = {f"{name} in stretches": {**one, "logits": 9 * 61} for name, one in BASIC.items()}
+FUSED = {f"fused {name}": {**one, "dropout": 0.0} for name, one in BASIC.items()}
+BY_AUTOGRAD = {name: {**one, "plain": True} for name, one in FUSED.items()}
 NF4 = {"nf4": {**ADAM, "weights": "nf4"}}
 STAGES = (0, 1, 2, 3)
 
@@ -35,19 +39,20 @@ def run(folder, runs, world=1, **settings):
 def reference(tmp_path_factory):
     """Everything in one pack, one process."""
     folder = tmp_path_factory.mktemp("reference")
-    return run(folder, {**BASIC, **NON_FINITE, **FULL, **BF16, **FULL_BF16, **NF4}, layout="one")
+    return run(folder, {**BASIC, **BY_AUTOGRAD, **NON_FINITE, **FULL, **BF16, **FULL_BF16, **NF4}, layout="one")
 
 
 @pytest.fixture(scope="module")
 def accumulated(tmp_path_factory):
-    runs = BASIC | {f"again {level}": {**ADAM, "activation_checkpointing": level} for level in ("selective", "full")}
+    runs = BASIC | {f"again {level}": {**ADAM, "activation_checkpointing": level} for level in LEVELS[1:]}
+    runs |= FUSED
     full = {"full in stretches": {**FULL["full"], "logits": 9 * 61}}
     return run(tmp_path_factory.mktemp("accumulated"), {**runs, **NON_FINITE, **STRETCHES, **full})
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("two"), {**BASIC, **NON_FINITE}, 2)
+    return run(tmp_path_factory.mktemp("two"), {**BASIC, **FUSED, **NON_FINITE}, 2)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,14 @@ def zero(tmp_path_factory):
 
     def of(stage):
         if stage not in made:
-            runs = BASIC | NON_FINITE | STRETCHES | (BF16 | FULL if stage else {}) | (NF4 if stage in (1, 2) else {})
+            runs = (
+                BASIC
+                | FUSED
+                | NON_FINITE
+                | STRETCHES
+                | (BF16 | FULL if stage else {})
+                | (NF4 if stage in (1, 2) else {})
+            )
             runs = runs | (FULL_BF16 if stage in (2, 3) else {})
             runs = runs | {"half": {**ADAM, "steps": 5}}
             folder = tmp_path_factory.mktemp(f"zero{stage}")
@@ -93,13 +105,19 @@ def test_accumulation_equals_one_large_pack(accumulated, reference):
     assert len(reference["adam"]["loss"]) == 10
     assert sum(norm > ADAM["clip"] for norm in reference["adam"]["norm"]) > 5  # clipping takes part
     assert_equal_runs(accumulated, reference)
+    assert_equal_runs(fused(accumulated), fused(reference))
 
 
-@pytest.mark.parametrize("level", ["selective", "full"])
+@pytest.mark.parametrize("level", LEVELS[1:])
 def test_recomputation_changes_nothing(accumulated, level):
     plain, spared = accumulated["adam"], accumulated[f"again {level}"]
     assert spared["loss"] == plain["loss"]
     assert all(torch.equal(spared["parameters"][name], value) for name, value in plain["parameters"].items())
+
+
+def fused(found):
+    """Runs without dropout, whose layers are computed by hand; in the reference they are left to autograd."""
+    return {name: found[f"fused {name}"] for name in BASIC}
 
 
 def in_stretches(found):
@@ -118,6 +136,7 @@ def test_a_non_finite_step_changes_nothing(accumulated):
 @pytest.mark.slow
 def test_two_ranks_equal_one(two_ranks, reference):
     assert_equal_runs(two_ranks, reference)
+    assert_equal_runs(fused(two_ranks), fused(reference))
     assert_untouched(two_ranks)
 
 
@@ -125,6 +144,7 @@ def test_two_ranks_equal_one(two_ranks, reference):
 @pytest.mark.parametrize("stage", STAGES)
 def test_deepspeed_on_two_ranks_equals_plain_autograd_on_one(zero, reference, stage):
     assert_equal_runs(zero(stage), reference)
+    assert_equal_runs(fused(zero(stage)), fused(reference))
     assert_equal_runs(in_stretches(zero(stage)), reference)
     held, whole = zero(stage)["adam"]["held"], reference["adam"]["held"]
     assert held[0] <= whole[0] * (0.6 if stage >= 2 else 1)
