@@ -242,6 +242,8 @@ def test_every_auto_class_is_told_to_run_no_code():
     for path in [*ROOT.glob("cbtrain/**/*.py"), *ROOT.glob("eval/**/*.py"), *ROOT.glob("launch/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_pretrained":
+                if ast.unparse(node.func) == "PeftModel.from_pretrained":  # it knows no such code, nor the argument
+                    continue
                 told = {word.arg: ast.unparse(word.value) for word in node.keywords}
                 assert told.get("trust_remote_code") == "False", f"{path}:{node.lineno}"
 

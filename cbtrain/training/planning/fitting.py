@@ -42,10 +42,12 @@ def fit_levels(scenario: Scenario, packs: Sequence[PackShape], machine: Machine)
     def needed(number: int) -> int:
         return bytes_needed(scenario, packs, choices[number], machine)
 
+    if machine.fits(round(MARGIN * (least := needed(0)))):
+        return Fit("none", least, fits=True)
     fitting, least = len(choices) - 1, needed(len(choices) - 1)
     if not machine.fits(round(MARGIN * least)):
         return Fit("full", least, fits=machine.fits(least))
-    too_large = -1  # a later mixture takes no more memory than an earlier one
+    too_large = 0  # a later mixture takes no more memory than an earlier one
     while fitting - too_large > 1:
         middle = (fitting + too_large) // 2
         if machine.fits(round(MARGIN * (count := needed(middle)))):

@@ -82,7 +82,13 @@ def peft_model(run: Run, load: Callable[..., Any] | None = None) -> Any:
 
     load = load or AutoModelForCausalLM.from_pretrained
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[run.row.weights]
-    base = load(str(run.folder / BASE), dtype=dtype, attn_implementation="sdpa", device_map=run.device)
+    base = load(
+        str(run.folder / BASE),
+        dtype=dtype,
+        attn_implementation="sdpa",
+        device_map=run.device,
+        trust_remote_code=False,
+    )
     return PeftModel.from_pretrained(base, str(run.folder / ADAPTER), is_trainable=True)
 
 
@@ -103,7 +109,11 @@ def unsloth(run: Run) -> dict[str, Any]:
     from peft import set_peft_model_state_dict  # isort: skip
 
     model, _ = FastLanguageModel.from_pretrained(
-        str(run.folder / BASE), max_seq_length=run.plan.longest, dtype=torch.bfloat16, load_in_4bit=False
+        str(run.folder / BASE),
+        max_seq_length=run.plan.longest,
+        dtype=torch.bfloat16,
+        load_in_4bit=False,
+        trust_remote_code=False,
     )
     model = FastLanguageModel.get_peft_model(
         model,

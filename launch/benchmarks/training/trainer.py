@@ -63,7 +63,7 @@ def trl(run: Run) -> dict[str, Any]:
         model=model,
         args=settings,
         train_dataset=Dataset.from_list(records),
-        processing_class=AutoTokenizer.from_pretrained(run.folder / BASE),
+        processing_class=AutoTokenizer.from_pretrained(run.folder / BASE, trust_remote_code=False),
         callbacks=[Watch()],
     )
     trainer.train()
