@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cbtrain.model.linears.dense import DenseLinear
+from cbtrain.model.stretches import stretches
 
 LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
 """Numbers in the logits of one stretch of rows, by kind of device: 17 MB in fp32 on CPUs, half a gigabyte on GPUs,
@@ -87,8 +88,7 @@ class _FrozenHead(torch.autograd.Function):
         wide = torch.promote_types(hidden.dtype, torch.float32)
         losses = torch.empty(len(hidden), dtype=wide, device=hidden.device)
         memory = hidden.new_empty(min(rows, len(hidden)), len(weight))
-        for begin in range(0, len(hidden), rows):
-            some = slice(begin, begin + rows)
+        for some in stretches(len(hidden), rows, hidden.is_meta):
             part, target = hidden[some], labels[some, None]
             logits = torch.mm(part, weight.t(), out=memory[: len(part)]).to(wide)
             largest, picked = logits.amax(-1, keepdim=True), logits.gather(-1, target)

@@ -15,7 +15,7 @@ from tiny_architecture import TINY
 from cbtrain.cli.main import main
 from cbtrain.errors import UserError
 from cbtrain.model.config import FullConfig, LoraConfig
-from cbtrain.model.fused.levels import LEVELS, mixtures
+from cbtrain.model.fused.levels import LEVELS, levels_of, mixtures
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.cache import TokenStore
@@ -25,7 +25,7 @@ from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import loss_sum
 from cbtrain.training.memory.allocations import LiveStorages
 from cbtrain.training.memory.heap import peak_of
-from cbtrain.training.planning.fitting import MARGIN, _short, bytes_needed, fit_levels, require_fit
+from cbtrain.training.planning.fitting import MARGIN, bytes_needed, fit_levels, require_fit
 from cbtrain.training.planning.machine import Machine, available_memory, other_machine
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
@@ -242,7 +242,7 @@ def test_auto_mixes_levels_so_that_they_just_fit():
         fit = fit_levels(case, packs, replace(machine, memory=machine.reserve + round(MARGIN * peaks[number])))
         assert (fit.fits, fit.needed) == (True, peaks[number])
         # Of several mixtures with one peak, the first: it computes least again.
-        assert fit.levels == _short(mixtures(3)[peaks.index(peaks[number])])
+        assert levels_of(fit.levels, 3) == list(mixtures(3)[peaks.index(peaks[number])])
         if number:
             assert fit.needed < peaks[peaks.index(peaks[number]) - 1]
     tight = replace(machine, memory=machine.reserve + peaks[-1] - 1)

@@ -24,6 +24,7 @@ from cbtrain.model.fused.elementwise import inverse_rms, norm, norm_backward, ro
 from cbtrain.model.fused.joined import Joined, Matrix
 from cbtrain.model.fused.levels import KEEPS_MIDDLE
 from cbtrain.model.fused.part import Part
+from cbtrain.model.stretches import stretches
 
 ROWS = 1024
 """Rows at a time on CPUs. On GPUs all are computed together, where fewer launches count for more."""
@@ -162,7 +163,7 @@ class _Call:
         wide = self.gate_up.joined.out_features
         gate_up = x.new_empty(count, wide) if keep and self.level == "none" else None
         matrices = [part.matrices() for part in (self.out, self.gate_up, self.down)]
-        for some in stretches(count, self.at_once):
+        for some in stretches(count, self.at_once, x.is_meta):
             m = self._middle(residual[some], attended[some], some, matrices[0], middle)
             g = self._gate_up(m, some, matrices[1], gate_up)
             self.down.add(swiglu(g), some, matrices[2], to=m, out=out[some])
@@ -211,7 +212,7 @@ class _Call:
             raw = queries, keys
             queries, keys = (normed[:, columns].unflatten(-1, (-1, a.head_dim)) for columns in self._columns()[:2])
             sources.append(normed)
-        for some in stretches(len(x), self.at_once):
+        for some in stretches(len(x), self.at_once, x.is_meta):
             h = norm(x[some], weight.weight, inverse_rms(x[some], weight.eps))
             self.qkv.forward(h, some, matrices, qkv[some])
             if a.qk_norm:
@@ -224,7 +225,7 @@ class _Call:
     def _backward_before(self, x: Tensor, grads: tuple[Tensor, ...], grad_x: Tensor | None) -> Tensor | None:
         """Add to ``grad_x``, if there is one, the gradient of ``x`` for those of query, key and value; return it."""
         a, weight, matrices = self.attention, self.block.input_layernorm, self.qkv.matrices()
-        for some in stretches(len(x), self.at_once):
+        for some in stretches(len(x), self.at_once, x.is_meta):
             inverse = inverse_rms(x[some], weight.eps)
             h = norm(x[some], weight.weight, inverse)
             joined = x.new_empty(len(h), self.qkv.joined.out_features)
@@ -280,7 +281,7 @@ class _Call:
         weight = self.block.post_attention_layernorm
         grad_middle, grad_attended = grad.clone(), torch.empty_like(attended)
         matrices = [part.matrices() for part in (self.out, self.gate_up, self.down)]
-        for some in stretches(len(residual), self.at_once):
+        for some in stretches(len(residual), self.at_once, x.is_meta):
             if kept.middle is None:
                 middle = self._middle(residual[some], attended[some], some, matrices[0], None)
             else:
@@ -309,12 +310,6 @@ class _Kept:
     attending: Attending | None = None
     middle: Tensor | None = None
     gate_up: Tensor | None = None
-
-
-def stretches(rows: int, at_once: int) -> Iterator[slice]:
-    """Yield slices of the ``rows``, ``at_once`` in each."""
-    for begin in range(0, rows, at_once):
-        yield slice(begin, min(begin + at_once, rows))
 
 
 def _base(module: Any) -> Any:

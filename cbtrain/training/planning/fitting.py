@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cbtrain.errors import UserError
@@ -32,15 +32,20 @@ class Fit:
         return levels_text(self.levels)
 
 
-def fit_levels(scenario: Scenario, packs: Sequence[PackShape], machine: Machine) -> Fit:
+def fit_levels(
+    scenario: Scenario,
+    packs: Sequence[PackShape],
+    machine: Machine,
+    count: Callable[[str | tuple[str, ...]], int] | None = None,
+) -> Fit:
     """Return the fastest mixture of levels with which the largest of ``packs`` fits on ``machine``; the smallest one if
-    none does."""
+    none does. ``count`` returns the bytes that levels need (default: :func:`bytes_needed`)."""
     if _plenty(scenario, worst_pack(scenario, packs, "none"), machine):
         return Fit("none", None, fits=True)
-    choices: list[str | tuple[str, ...]] = [*mixtures(scenario.architecture.layers)]
+    choices = [_short(levels) for levels in mixtures(scenario.architecture.layers)]
 
     def needed(number: int) -> int:
-        return bytes_needed(scenario, packs, choices[number], machine)
+        return count(choices[number]) if count else bytes_needed(scenario, packs, choices[number], machine)
 
     if machine.fits(round(MARGIN * (least := needed(0)))):
         return Fit("none", least, fits=True)
@@ -50,11 +55,11 @@ def fit_levels(scenario: Scenario, packs: Sequence[PackShape], machine: Machine)
     too_large = 0  # a later mixture takes no more memory than an earlier one
     while fitting - too_large > 1:
         middle = (fitting + too_large) // 2
-        if machine.fits(round(MARGIN * (count := needed(middle)))):
-            fitting, least = middle, count
+        if machine.fits(round(MARGIN * (bytes_ := needed(middle)))):
+            fitting, least = middle, bytes_
         else:
             too_large = middle
-    return Fit(_short(choices[fitting]), least, fits=True)
+    return Fit(choices[fitting], least, fits=True)
 
 
 def bytes_needed(scenario: Scenario, packs: Sequence[PackShape], levels: str | Sequence[str], machine: Machine) -> int:
@@ -84,8 +89,8 @@ def levels_text(levels: str | Sequence[str]) -> str:
     return ", ".join(parts) if len(counts) > 1 else levels[0]
 
 
-def _short(levels: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    return levels[0] if not isinstance(levels, str) and len(set(levels)) == 1 else levels
+def _short(levels: tuple[str, ...]) -> str | tuple[str, ...]:
+    return levels[0] if len(set(levels)) == 1 else levels
 
 
 def worst_pack(scenario: Scenario, packs: Sequence[PackShape], levels: str | Sequence[str]) -> PackShape:

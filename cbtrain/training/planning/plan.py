@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -34,6 +35,10 @@ class PlannedStage:
     scenario: Scenario
     workload: Workload
     notes: tuple[str, ...] = ()
+
+    def resized(self, pack_tokens: int) -> Workload:
+        """Return the workload in packs of ``pack_tokens``."""
+        return self.workload if pack_tokens == self.workload.capacity else self.workload.resized(pack_tokens)
 
     def with_pack(self, activation_checkpointing: str | tuple[str, ...], pack_tokens: int) -> Scenario:
         """Return the scenario of an alternative. The tokens of a step stay the same, not its number of packs."""
@@ -74,9 +79,9 @@ def plan_stage(stage: PlannedStage, machine: Machine, device: torch.device, tell
     """Return the plan of ``stage`` with every alternative. ``tell(text)`` reports progress. Raises UserError as the
     parts do."""
     wanted, level = stage.config.pack_tokens, stage.config.activation_checkpointing
-    clock = _Clock(stage, machine, device, tell)
+    clock, memory = _Clock(stage, machine, device, tell), _Memory(stage, machine)
     alternatives = [
-        _alternative(stage, machine, clock, other, tokens)
+        _alternative(stage, machine, clock, memory, (other, tokens))
         for tokens in (wanted, wanted // 2, 2 * wanted)
         if tokens == wanted or (tokens >= SMALLEST_PACK and stage.workload.changes(tokens))
         for other in (*(["auto"] if level == "auto" else []), *LEVELS)
@@ -85,22 +90,22 @@ def plan_stage(stage: PlannedStage, machine: Machine, device: torch.device, tell
     choice = configured if configured.fits else _nearest(alternatives, wanted)
     if choice is None and stage.workload.changes(wanted // 2):
         for smaller in _smaller(wanted // 4):
-            alternatives.append(_alternative(stage, machine, clock, "full", smaller))
+            alternatives.append(_alternative(stage, machine, clock, memory, ("full", smaller)))
             if alternatives[-1].fits:
                 choice = alternatives[-1]
                 break
     return StagePlan(stage, alternatives, configured, choice, _advice(stage, machine, configured, choice, alternatives))
 
 
-def _alternative(stage: PlannedStage, machine: Machine, clock: _Clock, level: str, pack_tokens: int) -> Alternative:
-    workload = stage.workload if pack_tokens == stage.workload.capacity else stage.workload.resized(pack_tokens)
-    packs = workload.packs()
-    levels = fit_levels(stage.with_pack("none", pack_tokens), packs, machine).levels if level == "auto" else level
-    scenario = stage.with_pack(levels, pack_tokens)
-    memory = predict_memory(scenario, worst_pack(scenario, packs, levels))
-    speed, epoch, how = clock.speed(scenario, packs)
+def _alternative(
+    stage: PlannedStage, machine: Machine, clock: _Clock, memories: _Memory, setting: tuple[str, int]
+) -> Alternative:
+    level, pack_tokens = setting
+    workload = stage.resized(pack_tokens)
+    packs, levels = workload.packs(), memories.levels(level, pack_tokens)
+    memory, needed = memories.split(levels, pack_tokens), memories.needed(levels, pack_tokens)
+    speed, epoch, how = clock.speed(stage.with_pack(levels, pack_tokens), packs)
     seconds = epoch if workload.lengths else None
-    needed = memory.total * (scenario.world if machine.kind == "cpu" else 1)
     return Alternative(
         activation_checkpointing=level,
         levels=levels,
@@ -112,6 +117,34 @@ def _alternative(stage: PlannedStage, machine: Machine, clock: _Clock, level: st
         epoch_seconds=seconds,
         how=how,
     )
+
+
+class _Memory:
+    """Predicts the memory of alternatives, each once."""
+
+    def __init__(self, stage: PlannedStage, machine: Machine) -> None:
+        self.stage, self.machine = stage, machine
+        self.known: dict[tuple[str | tuple[str, ...], int], MemorySplit] = {}
+
+    def levels(self, level: str, pack_tokens: int) -> str | tuple[str, ...]:
+        """Return what ``level`` comes to in the layers."""
+        if level != "auto":
+            return level
+        scenario, packs = self.stage.with_pack("none", pack_tokens), self.stage.resized(pack_tokens).packs()
+        return fit_levels(scenario, packs, self.machine, partial(self.needed, pack_tokens=pack_tokens)).levels
+
+    def needed(self, levels: str | tuple[str, ...], pack_tokens: int) -> int:
+        """Return the bytes on one device."""
+        ranks = self.stage.scenario.world if self.machine.kind == "cpu" else 1  # they share it
+        return self.split(levels, pack_tokens).total * ranks
+
+    def split(self, levels: str | tuple[str, ...], pack_tokens: int) -> MemorySplit:
+        key = levels, pack_tokens
+        if key not in self.known:
+            scenario = self.stage.with_pack(levels, pack_tokens)
+            packs = self.stage.resized(pack_tokens).packs()
+            self.known[key] = predict_memory(scenario, worst_pack(scenario, packs, levels))
+        return self.known[key]
 
 
 class _Clock:
