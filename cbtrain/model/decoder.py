@@ -170,9 +170,9 @@ class Decoder(nn.Module):
         rows: Tensor | None = None,
         groups: tuple[Group, ...] = (),
     ) -> Tensor:
-        """Return hidden states ``[T, hidden]`` after the last norm, of ``rows`` (int64) only if they are given.
-        ``input_ids``, ``position_ids``: int64 ``[T]``. ``groups`` are rows with adapters of their own, in training, if
-        the decoder has none (:func:`cbtrain.training.joint.joint_obstacle` says whether that can be)."""
+        """Return hidden states ``[T, hidden]`` after the last norm, of ``rows`` (int64, no one twice) only if they are
+        given. ``input_ids``, ``position_ids``: int64 ``[T]``. ``groups`` are rows with adapters of their own, in
+        training, if the decoder has none (:func:`cbtrain.training.joint.joint_obstacle` says whether that can be)."""
         x = self.embed_tokens(input_ids)
         cos, sin = (t.to(x.dtype) for t in cos_sin(position_ids, self.frequencies, self.rope_factor))
         training = self.training and torch.is_grad_enabled()

@@ -187,6 +187,11 @@ def test_what_is_left_to_autograd_is_said_and_computed_by_it():
     decoder.layers[0].self_attn.q_proj.base.weight.ds_id = 1
     assert obstacle(decoder.layers[0]) == "ZeRO stage 3"
     assert obstacle(decoder.layers[1]) is None
+    decoder = adapted(EVERYTHING, LoraConfig(rank=4))
+    for norm in ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm"):
+        weight = decoder.layers[1].get_submodule(norm).weight.requires_grad_()
+        assert obstacle(decoder.layers[1]) == "trained norms"
+        weight.requires_grad_(False)
 
 
 def test_less_is_kept_by_level_and_nothing_stays():
@@ -227,6 +232,19 @@ def test_joined_weights_are_the_linears_own():
         linear.weight.data = linear.weight.data.clone()
     assert all(torch.equal(found, before[name]) for name, found in gradients(decoder, pack)[1].items())
     assert len({linear.weight.untyped_storage().data_ptr() for linear in linears}) == 1
+    with LiveStorages() as live:  # of the old weights nothing is held by what joined them
+        decoder.double()
+        decoder.float()
+        gc.collect()
+        gradients(decoder, pack)
+        for parameter in decoder.trainable_parameters().values():
+            parameter.grad = None
+        gc.collect()
+        whole = live.bytes
+        decoder.double()
+        gc.collect()
+        assert live.bytes == pytest.approx(2 * whole, rel=0.01)
+        decoder.float()
     weights = Weights.of(decoder.layers[0])
     decoder.adapter.remove()
     inject(decoder, LoraConfig(rank=2))

@@ -29,7 +29,6 @@ class Joined:
         ends = accumulate((linear.out_features for linear in linears), initial=0)
         self.columns = [slice(begin, end) for begin, end in pairwise(ends)]
         self.out_features, self.in_features = self.columns[-1].stop, linears[0].in_features
-        self._joined: Tensor | None = None
 
     def matrices(self) -> list[Matrix]:
         """Return what :meth:`forward` and :meth:`input_gradient` multiply with. Ask once a pass: weights in four bits
@@ -72,16 +71,17 @@ class Joined:
         return out
 
     def _one_weight(self) -> Tensor:
-        weights = [cast(Tensor, linear.weight) for linear in self.linears]
+        weights = [cast(Tensor, linear.weight).detach() for linear in self.linears]
         if len(weights) == 1:
-            return weights[0].detach()
-        # Moves and casts of the model take the parts apart again: then they are joined anew.
-        if self._joined is None or not _lies_in(weights, self._joined):
-            joined = torch.cat([weight.detach() for weight in weights])
-            for weight, part in zip(weights, joined.split([len(weight) for weight in weights]), strict=True):
-                weight.data = part
-            self._joined = joined
-        return self._joined
+            return weights[0]
+        # Moves, casts and copies of the model take the parts apart: then they are joined anew. The joined tensor is not
+        # held besides, or the old one would stay until the next pass.
+        if not _side_by_side(weights):
+            joined = torch.cat(weights)
+            for linear, part in zip(self.linears, joined.split([len(weight) for weight in weights]), strict=True):
+                linear.weight.data = part
+            return joined
+        return weights[0].as_strided((self.out_features, self.in_features), (self.in_features, 1))
 
 
 def _weight(linear: Linear) -> Tensor:
@@ -91,13 +91,15 @@ def _weight(linear: Linear) -> Tensor:
     return weight
 
 
-def _lies_in(weights: Sequence[Tensor], joined: Tensor) -> bool:
-    parts = joined.split([len(weight) for weight in weights])
-    return all(
-        weight.untyped_storage()._cdata == joined.untyped_storage()._cdata
-        and weight.storage_offset() == part.storage_offset()
-        for weight, part in zip(weights, parts, strict=True)
-    )
+def _side_by_side(weights: Sequence[Tensor]) -> bool:
+    """Return whether ``weights`` lie in one storage, each behind the one before it."""
+    first, place = weights[0], int(weights[0].storage_offset())
+    for weight in weights:
+        same = weight.untyped_storage()._cdata == first.untyped_storage()._cdata and weight.dtype == first.dtype
+        if not same or weight.storage_offset() != place or not weight.is_contiguous():
+            return False
+        place += weight.numel()
+    return True
 
 
 def supported(linear: Linear) -> bool:

@@ -28,7 +28,9 @@ def obstacle(block: Any) -> str | None:
                 return "ZeRO stage 3"
             if parameter.requires_grad:
                 return "trained base weights"
-    if block.input_layernorm.weight.requires_grad or block.post_attention_layernorm.weight.requires_grad:
+    norms = [block.input_layernorm, block.post_attention_layernorm]
+    norms += [block.self_attn.q_norm, block.self_attn.k_norm] if block.self_attn.qk_norm else []
+    if any(norm.weight.requires_grad for norm in norms):
         return "trained norms"
     return None
 
