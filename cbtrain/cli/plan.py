@@ -25,7 +25,8 @@ def add(commands: Commands) -> None:
     )
     add_study_arguments(plan)
     plan.add_argument("--gpu", help="plan for this GPU (h100, h200, a100-80gb, rtx4090, ...) instead of this machine")
-    plan.add_argument("--memory", type=float, metavar="GB", help="memory of the device, in GB (1e9 bytes)")
+    text = "memory of the device, in GB (1e9 bytes); without it training.memory_limit, or what is there"
+    plan.add_argument("--memory", type=float, metavar="GB", help=text)
     plan.add_argument("--ranks", type=int, help="processes that train together (default: those that torchrun started)")
     plan.add_argument("--stage", choices=["base", "therapist", "patient"], help="plan this stage only")
     plan.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
@@ -50,7 +51,8 @@ def _plan(parsed: argparse.Namespace) -> int:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device("auto" if parsed.gpu else config.model.device)
-    machine = other_machine(parsed.gpu, parsed.memory) if parsed.gpu else this_machine(device, parsed.memory)
+    memory = parsed.memory if parsed.memory is not None else config.training.memory_limit
+    machine = other_machine(parsed.gpu, memory) if parsed.gpu else this_machine(device, memory)
     for name in (parsed.stage,) if parsed.stage else config.training.speakers:
         check_packs_per_step(getattr(config, name), ranks, name)
     notes = Console(stderr=True)

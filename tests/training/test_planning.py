@@ -308,6 +308,8 @@ def test_the_command_plans_without_weights(tmp_path, capsys):
     assert len(stage["alternatives"]) == 15
     assert main([*arguments, "--memory", "1.01"]) == 1
     assert "does not fit" in capsys.readouterr().out
+    assert main([*arguments, "training.memory_limit=1.01"]) == 1
+    assert "1.0 GB on" in capsys.readouterr().out
     assert main([*arguments, "--ranks", "0"]) == 2
     assert main([*arguments, "--ranks", "3", "therapist.packs_per_step=2"]) == 2
     assert main(["plan", "--gpu", "abacus"]) == 2

@@ -42,7 +42,8 @@ def print_plan(
         if comparison and comparison.common:
             plain(console, f"{members[0].speaker}: {comparison.in_words}")
     with console.status("Predicting memory"):
-        memory, machine = predicted_memory(runs, at_once), this_machine(runs[0].spec.device)
+        limit = runs[0].config.training.memory_limit
+        memory, machine = predicted_memory(runs, at_once), this_machine(runs[0].spec.device, limit)
     parts = f"{_gb(memory.one)} for one run, {_gb(memory.others)} for what the others keep"
     plain(console, f"memory: about {_gb(memory.total)} on one rank ({parts})")
     if not machine.fits(memory.total):
