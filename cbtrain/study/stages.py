@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,11 +189,13 @@ class StageSpec:
             except UserError as error:
                 raise UserError(error.what, where=f"{self.name}.{error.where}", hint=error.hint) from None
 
-    def levels(self, documents: TokenStore, console: Console) -> str | tuple[str, ...]:
+    def levels(self, documents: TokenStore, console: Console, beside: int = 0) -> str | tuple[str, ...]:
         """Return how much the layers compute again, if ``documents`` are trained (with ``auto``, as little as the
-        memory allows that is there now or ``training.memory_limit``). Raises UserError if that limit is too low."""
+        memory allows that is there now or ``training.memory_limit``, less the bytes ``beside`` that others keep).
+        Raises UserError if that limit is too low."""
         world, limit = distributed.world(), self.runtime.memory_limit
         machine, scenario = this_machine(self.device, limit), self.scenario(world)
+        machine = replace(machine, memory=machine.memory - beside)
         packs = Workload.of(documents, self.settings.pack_tokens).packs()
         level = scenario.activation_checkpointing
         if self.settings.activation_checkpointing == "auto":

@@ -12,7 +12,7 @@ from cbtrain.training.planning.machine import this_machine
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
-from cbtrain.training.planning.static_memory import predict_static_memory
+from cbtrain.training.planning.static_memory import PredictedStaticMemory, predict_static_memory
 from cbtrain.training.planning.workload import PackShape, Workload
 
 
@@ -51,6 +51,16 @@ def predicted_memory(
     return max((_together(needs[first : first + size]) for first in range(0, len(needs), size)), key=_total)
 
 
+def kept_beside(runs: Sequence[PreparedRun]) -> dict[str, int]:
+    """Return by name the bytes that all other of ``runs`` keep while a run makes a step. Raises UserError as
+    :func:`predicted_memory`."""
+    kept = {}
+    for run in runs:
+        scenario = run.spec.scenario()
+        kept[run.name] = _kept(scenario, predict_static_memory(meta_decoder(scenario), scenario))
+    return {name: sum(kept.values()) - own for name, own in kept.items()}
+
+
 def require_memory(runs: Sequence[PreparedRun], at_once: int | None) -> None:
     """Raise UserError if ``runs`` need more than their ``training.memory_limit`` together, even where their layers
     compute everything again. What each needs alone, :meth:`cbtrain.study.stages.StageSpec.levels` sees to."""
@@ -67,9 +77,12 @@ def require_memory(runs: Sequence[PreparedRun], at_once: int | None) -> None:
 
 def _need(scenario: Scenario, shape: PackShape) -> tuple[int, int]:
     """Return the peak of a run alone, and what stays of it while another one steps."""
-    static = predict_static_memory(meta_decoder(scenario), scenario)
-    best = static.adapters if scenario.copies else 0
-    return predict_memory(scenario, shape).total, static.adapters + static.optimizer + best
+    kept = _kept(scenario, predict_static_memory(meta_decoder(scenario), scenario))
+    return predict_memory(scenario, shape).total, kept
+
+
+def _kept(scenario: Scenario, static: PredictedStaticMemory) -> int:
+    return static.adapters + static.optimizer + (static.adapters if scenario.copies else 0)
 
 
 def _total(memory: SweepMemory) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from cbtrain.study.run_folder import finished_stage
 from cbtrain.study.sweep.base import base_results
 from cbtrain.study.sweep.display import SweepDisplay
 from cbtrain.study.sweep.folder import write_note
+from cbtrain.study.sweep.memory import kept_beside
 from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.training.engines.engine import State
 from cbtrain.training.in_turn import Outcomes, StagesInTurn
@@ -66,8 +67,19 @@ def train_runs(
     if kept := [run.name for run in runs if run not in waiting]:
         say(console, f"finished before, kept: {', '.join(kept)}")
     size = at_once or max(len(waiting), 1)
-    for first in range(0, len(waiting), size):
-        _train(waiting[first : first + size], folder, shared, console, joint=joint)
+    parts = [(waiting[first : first + size], Told()) for first in range(0, len(waiting), size)]
+    # Before the base takes the memory that they look at.
+    levels = {name: level for part, told in parts for name, level in _levels(part, told).items()}
+    for part, told in parts:
+        _train(part, folder, shared, console, told, levels, joint=joint)
+
+
+def _levels(runs: Sequence[PreparedRun], told: Told) -> dict[str, str | tuple[str, ...]]:
+    """Return by name what the layers of each of ``runs`` compute again, while the others keep what they keep."""
+    beside = kept_beside(runs)
+    return {
+        run.name: run.spec.levels(run.dataset.train.documents, told.console(run.name), beside[run.name]) for run in runs
+    }
 
 
 def is_finished(run: PreparedRun) -> bool:
@@ -80,7 +92,16 @@ def _finish(run: PreparedRun, result: dict[str, Any]) -> None:
     finish_run(run.config, run.folder, run.corpus, results, sum(stage["seconds"] for stage in results))
 
 
-def _train(runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, console: Console, *, joint: bool) -> None:
+def _train(
+    runs: Sequence[PreparedRun],
+    folder: Path,
+    shared: SharedDecoder,
+    console: Console,
+    told: Told,
+    levels: Mapping[str, str | tuple[str, ...]],
+    *,
+    joint: bool,
+) -> None:
     by_name = {run.name: run for run in runs}
     prepared: dict[str, PreparedAdapter] = {}
 
@@ -95,8 +116,7 @@ def _train(runs: Sequence[PreparedRun], folder: Path, shared: SharedDecoder, con
         write_note(folder, name, **{FAILED: str(error)})
         say(console, f"{name} failed, the others go on: {error}")
 
-    device, runtime, told = runs[0].spec.device, runs[0].config.training, Told()
-    levels = {run.name: run.spec.levels(run.dataset.train.documents, told.console(run.name)) for run in runs}
+    device, runtime = runs[0].spec.device, runs[0].config.training
     with MemoryMeter(device) as meter:
         adapters = AdaptersInTurn(shared.decoder)
         with StagesInTurn(adapters, console, meter, runtime.timeout_minutes, joint=joint) as stages:

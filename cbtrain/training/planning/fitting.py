@@ -7,15 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cbtrain.errors import UserError
+from cbtrain.model.config import LoraConfig
 from cbtrain.model.fused.levels import LEVELS, levels_of, mixtures
 from cbtrain.model.head import rows_at_once
 from cbtrain.training.planning.machine import Machine
-from cbtrain.training.planning.memory_plan import predict_memory
+from cbtrain.training.planning.memory_plan import KERNELS, predict_memory
 from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.workload import PackShape, largest
 
 MARGIN = 1.05
 """A mixture is chosen if so many times its predicted memory is there: it would fill it to the brim."""
+
+STATE_BYTES = 32
+"""Bytes of a trained parameter, its gradient and moments, and copies of them, if each is fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,16 @@ def _plenty(scenario: Scenario, pack: PackShape, machine: Machine) -> bool:
     layer = a.hidden * 10 + a.intermediate * 6 + 4 * (a.heads + a.kv_heads) * a.head_dim
     weights = a.layers * (3 * a.hidden * a.intermediate + 2 * a.hidden * a.head_dim * (a.heads + a.kv_heads))
     weights += 2 * a.vocabulary * a.hidden
-    trained = weights * 24 if scenario.full else weights  # an adapter is smaller than what it adapts
+    trained = STATE_BYTES * (weights if scenario.full else _adapter_parameters(scenario))
     rows = min(pack.supervised, rows_at_once(a.vocabulary, scenario.device))
     count = pack.tokens * layer * a.layers * size + weights * size + trained + 12 * rows * a.vocabulary
-    return machine.fits(2 * count * (scenario.world if machine.kind == "cpu" else 1))
+    return machine.fits((2 * count + KERNELS) * (scenario.world if machine.kind == "cpu" else 1))
+
+
+def _adapter_parameters(scenario: Scenario) -> int:
+    """Return how many parameters an adapter has on all linears, with its largest rank on each of them."""
+    a, lora = scenario.architecture, scenario.adapter
+    assert isinstance(lora, LoraConfig)
+    rank = max([lora.rank, *lora.rank_pattern.values()])
+    sizes = 7 * a.hidden + 2 * (a.heads + a.kv_heads) * a.head_dim + 3 * a.intermediate  # of inputs and outputs
+    return a.layers * rank * sizes + len(lora.modules_to_save) * a.vocabulary * a.hidden

@@ -14,10 +14,11 @@ from cbtrain.study.anchored import anchored
 from cbtrain.study.run_files import CONFIG
 from cbtrain.study.sweep.checks import differing
 from cbtrain.study.sweep.folder import write_sweep as write_resolved
-from cbtrain.study.sweep.memory import predicted_memory
+from cbtrain.study.sweep.memory import kept_beside, predicted_memory
 from cbtrain.study.sweep.prepare import prepare_runs
 from cbtrain.study.sweep.sweep import plan_sweep
 from cbtrain.study.sweep.sweep_file import SWEEPS, find_sweep
+from cbtrain.training.planning.machine import this_machine
 
 QUICK = "common: {config: quick}\n"
 
@@ -211,6 +212,29 @@ def test_memory_is_that_of_the_largest_run_and_what_the_others_keep(place, tmp_p
     assert every.total > max(memory.total for memory in alone.values())
     once = predicted_memory(list(prepared.values()), at_once=1)
     assert once.total == max(memory.total for memory in alone.values())
+
+
+def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path):
+    big = {"therapist.lora.rank": 512, "therapist.activation_checkpointing": "auto", "training.memory_limit": 9.0}
+    file = write_sweep(
+        tmp_path / "sweep.yaml",
+        common_settings(place, **big),
+        {name: {"therapist.seed": n} for n, name in enumerate("abcd")},
+    )
+    console = Console(quiet=True)
+
+    def prepared(*overrides):
+        configs = plan_sweep(file, overrides, tmp_path / "out")
+        return prepare_runs(configs, tmp_path / "out", str(file), console)
+
+    runs = prepared()
+    beside, all_together = kept_beside(runs), predicted_memory(runs)
+    assert set(beside.values()) == {all_together.others}
+    needed = 1.05 * all_together.one + this_machine("cpu").reserve
+    (first, *_) = prepared(f"training.memory_limit={(needed + 1e6) / 1e9}")
+    documents = first.dataset.train.documents
+    assert first.spec.levels(documents, console) == "none"
+    assert first.spec.levels(documents, console, beside["a"]) != "none"
 
 
 def test_errors_of_corpora_and_targets_come_before_weights(place, tmp_path, capsys):
