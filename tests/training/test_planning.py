@@ -258,6 +258,23 @@ def test_auto_mixes_levels_so_that_they_just_fit():
     assert auto.choice is auto.configured
 
 
+@pytest.mark.parametrize(
+    ("case", "shape"),
+    [
+        (scenario(adapter=LoraConfig(rank=512), copies=True), SHAPE),
+        (scenario(adapter=LoraConfig(rank=16, dora=True, dropout=0.1)), PackShape((1500, 900), 1400)),
+        (scenario(architecture=replace(ARCHITECTURE, sliding_window=300)), PackShape((4000,), 2000)),
+    ],
+    ids=["large rank", "DoRA and dropout", "window"],
+)
+def test_where_nobody_counts_there_is_more_than_is_needed(case, shape):
+    machine = Machine("this", "cpu", 0)
+    needed = bytes_needed(case, [shape], "none", machine)
+    for share in (0.5, 0.9):
+        tight = replace(machine, memory=machine.reserve + round(share * needed))
+        assert fit_levels(case, [shape], tight).levels != "none"
+
+
 def test_epochs_count_the_real_documents():
     documents = [Document(str(n), np.zeros(n, np.int32), np.ones(n, np.float32)) for n in (1000, 400, 500)]
     found = plan(80_000_000_000, workload=Workload.of(TokenStore.of(documents), 1024))

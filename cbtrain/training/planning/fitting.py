@@ -111,8 +111,12 @@ def worst_pack(scenario: Scenario, packs: Sequence[PackShape], levels: str | Seq
 
 def _plenty(scenario: Scenario, pack: PackShape, machine: Machine) -> bool:
     """Return whether twice a generous count is there, so that a closer look is not worth its seconds."""
-    a, size = scenario.architecture, scenario.compute.itemsize
+    a, size, lora = scenario.architecture, scenario.compute.itemsize, scenario.adapter
+    if a.sliding_window and scenario.attention == "sdpa" and max(pack.lengths) > a.sliding_window:
+        return False  # its masks grow with the square of a document
     layer = a.hidden * 10 + a.intermediate * 6 + 4 * (a.heads + a.kv_heads) * a.head_dim
+    if isinstance(lora, LoraConfig) and (lora.dora or lora.dropout):
+        layer *= 2  # each side path keeps an input of its own
     weights = a.layers * (3 * a.hidden * a.intermediate + 2 * a.hidden * a.head_dim * (a.heads + a.kv_heads))
     weights += 2 * a.vocabulary * a.hidden
     trained = STATE_BYTES * (weights if scenario.full else _adapter_parameters(scenario))
