@@ -85,6 +85,8 @@ def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     datasets = {role: spec.dataset(corpus, console) for role, spec in specs.items()}
     check_held_out_patients(corpus, datasets, model.positions, config, console)
     _require_same_files(corpus, model, datasets)
+    for role, spec in specs.items():
+        spec.require_limit(datasets[role].train.documents)
     begin(config, folder, corpus.summary["fingerprint"])
     results: list[dict[str, Any]] = []
     if model.folder is None:

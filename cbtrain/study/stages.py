@@ -189,6 +189,16 @@ class StageSpec:
             except UserError as error:
                 raise UserError(error.what, where=f"{self.name}.{error.where}", hint=error.hint) from None
 
+    def require_limit(self, documents: TokenStore) -> None:
+        """Raise UserError if ``training.memory_limit`` is below the least that it takes to train ``documents``."""
+        limit, level = self.runtime.memory_limit, self.settings.activation_checkpointing
+        if limit is None:
+            return
+        machine, packs = this_machine(self.device, limit), Workload.of(documents, self.settings.pack_tokens).packs()
+        level = "full" if level == "auto" else level
+        needed = bytes_needed(self.scenario(distributed.world()), packs, level, machine)
+        require_fit(Fit(level, needed, fits=machine.fits(needed)), machine, self.name)
+
     def levels(self, documents: TokenStore, console: Console, beside: int = 0) -> str | tuple[str, ...]:
         """Return how much the layers compute again, if ``documents`` are trained (with ``auto``, as little as the
         memory allows that is there now or ``training.memory_limit``, less the bytes ``beside`` that others keep).

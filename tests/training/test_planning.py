@@ -250,6 +250,10 @@ def test_auto_mixes_levels_so_that_they_just_fit():
     assert (fit.levels, fit.fits) == ("full", False)
     with pytest.raises(UserError, match="therapist needs .* even if every layer is computed again"):
         require_fit(fit, tight, "therapist")
+    with pytest.raises(
+        UserError, match="with activation checkpointing none, .* set therapist.activation_checkpointing"
+    ):
+        require_fit(replace(fit, levels="none"), tight, "therapist")
     assert fit_levels(case, packs, machine).needed is None  # plenty: nobody counts
     two = [bytes_needed(replace(case, architecture=TWO_LAYERS), packs, levels, machine) for levels in mixtures(2)]
     auto = plan(1_000_000_000 + round(MARGIN * two[3]), StageConfig(pack_tokens=1024))
@@ -346,6 +350,14 @@ def test_the_command_plans_a_tiny_study_here(capsys):
     capsys.readouterr()
     assert main(["plan", "--stage", "therapist", *SMALL, *two]) == 1
     assert "Communication between the 2 ranks is not counted" in capsys.readouterr().out
+
+
+def test_a_memory_limit_below_the_least_is_refused_before_anything_is_trained(tmp_path, capsys):
+    """That of the last stage too, and the base that comes before it is not made."""
+    limit = ["training.memory_limit=0.64", "patient.lora.rank=512", "therapist.lora.rank=1", "therapist.pack_tokens=64"]
+    assert main(["train", "--out", str(tmp_path / "run"), *SMALL, *limit]) == 2
+    assert "training.memory_limit: patient needs" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 MEASURED = """

@@ -79,8 +79,11 @@ def require_fit(fit: Fit, machine: Machine, stage: str) -> None:
         return
     assert fit.needed is not None
     needed, room = (fit.needed + machine.reserve) / 1e9, machine.memory / 1e9
-    problem = f"{stage} needs {needed:.2f} GB even if every layer is computed again, more than {room:.2f} GB"
-    hint = f"Raise the limit, lower {stage}.pack_tokens, or look at `cbtrain plan`."
+    least = fit.levels == "full"
+    how = "even if every layer is computed again" if least else f"with activation checkpointing {fit.text}"
+    problem = f"{stage} needs {needed:.2f} GB {how}, more than {room:.2f} GB"
+    change = "" if least else f"set {stage}.activation_checkpointing=auto, "
+    hint = f"Raise the limit, {change}lower {stage}.pack_tokens, or look at `cbtrain plan`."
     raise UserError(problem, where="training.memory_limit", hint=hint)
 
 
