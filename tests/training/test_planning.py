@@ -26,7 +26,7 @@ from cbtrain.training.loss import loss_sum
 from cbtrain.training.memory.allocations import LiveStorages
 from cbtrain.training.memory.heap import peak_of
 from cbtrain.training.planning.fitting import MARGIN, bytes_needed, fit_levels, require_fit
-from cbtrain.training.planning.machine import Machine, available_memory, other_machine
+from cbtrain.training.planning.machine import Machine, available_memory, other_machine, without_others
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.plan import PlannedStage, plan_stage
@@ -350,6 +350,13 @@ def test_the_command_plans_a_tiny_study_here(capsys):
     capsys.readouterr()
     assert main(["plan", "--stage", "therapist", *SMALL, *two]) == 1
     assert "Communication between the 2 ranks is not counted" in capsys.readouterr().out
+
+
+def test_what_others_hold_on_a_gpu_is_not_there():
+    gb = 1_000_000_000
+    assert without_others(80 * gb, 80 * gb, 0) == 80 * gb
+    assert without_others(80 * gb, 59 * gb, 20 * gb) == 80 * gb  # a context and an allocator of its own
+    assert without_others(80 * gb, 29 * gb, 20 * gb) == 50 * gb
 
 
 def test_a_memory_limit_below_the_least_is_refused_before_anything_is_trained(tmp_path, capsys):

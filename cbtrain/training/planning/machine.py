@@ -76,9 +76,16 @@ def this_machine(device: str, memory: float | None = None) -> Machine:
     """Return the machine that runs this, with ``memory`` GB (1e9 bytes) in place of what it has."""
     given = _bytes(memory)
     if torch.device(device).type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        return Machine(torch.cuda.get_device_name(device), "cuda", given or total)
+        free, total = torch.cuda.mem_get_info(device)
+        left = without_others(total, free, torch.cuda.memory_reserved(device))
+        return Machine(torch.cuda.get_device_name(device), "cuda", given or left)
     return Machine("this machine's CPU", "cpu", given or available_memory())
+
+
+def without_others(total: int, free: int, own: int) -> int:
+    """Return the bytes of a GPU less those that other processes hold: ``free`` are nobody's, ``own`` in this process's
+    allocator. Up to :data:`CONTEXT` bytes besides are taken to be its own too."""
+    return total - max(total - free - own - CONTEXT, 0)
 
 
 def other_machine(gpu: str, memory: float | None = None) -> Machine:
