@@ -46,7 +46,13 @@ def print_plan(
         memory, machine = predicted_memory(runs, at_once), this_machine(runs[0].spec.device, limit)
     parts = f"{_gb(memory.one)} for one run, {_gb(memory.others)} for what the others keep"
     plain(console, f"memory: about {_gb(memory.total)} on one rank ({parts})")
-    if not machine.fits(memory.total):
+    if machine.fits(memory.total):
+        return
+    auto = all(run.spec.settings.activation_checkpointing == "auto" for run in runs)
+    least = predicted_memory(runs, at_once, level="full").total if auto else memory.total
+    if machine.fits(least):
+        plain(console, f"to fit into {_gb(machine.memory)}, layers will compute again (at least {_gb(least)})")
+    else:
         hint = "set pack_tokens lower, train fewer runs at once (--at-once), or take more ranks"
         plain(console, f"Warning: {machine.name} has {_gb(machine.memory)}: {hint}", style="yellow")
 

@@ -214,7 +214,7 @@ def test_memory_is_that_of_the_largest_run_and_what_the_others_keep(place, tmp_p
     assert once.total == max(memory.total for memory in alone.values())
 
 
-def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path):
+def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys):
     big = {"therapist.lora.rank": 512, "therapist.activation_checkpointing": "auto", "training.memory_limit": 9.0}
     file = write_sweep(
         tmp_path / "sweep.yaml",
@@ -230,11 +230,18 @@ def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path):
     runs = prepared()
     beside, all_together = kept_beside(runs), predicted_memory(runs)
     assert set(beside.values()) == {all_together.others}
-    needed = 1.05 * all_together.one + this_machine("cpu").reserve
-    (first, *_) = prepared(f"training.memory_limit={(needed + 1e6) / 1e9}")
+    reserve = this_machine("cpu").reserve
+    (first, *_) = prepared(f"training.memory_limit={(1.15 * all_together.one + reserve) / 1e9}")
     documents = first.dataset.train.documents
     assert first.spec.levels(documents, console) == "none"
     assert first.spec.levels(documents, console, beside["a"]) != "none"
+    least = predicted_memory(runs, level="full").total
+    assert least < 0.9 * all_together.total
+    between = (least + all_together.total) / 2
+    assert main(["sweep", str(file), "--dry-run", f"training.memory_limit={(between + reserve) / 1e9}"]) == 0
+    assert "layers will compute again (at least 0.0" in capsys.readouterr().out
+    assert main(["sweep", str(file), "--dry-run", f"training.memory_limit={(0.8 * least + reserve) / 1e9}"]) == 0
+    assert "Warning: " in capsys.readouterr().out
 
 
 def test_errors_of_corpora_and_targets_come_before_weights(place, tmp_path, capsys):
