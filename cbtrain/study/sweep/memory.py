@@ -63,7 +63,7 @@ def kept_beside(runs: Sequence[PreparedRun]) -> dict[str, int]:
 
 def require_memory(runs: Sequence[PreparedRun], at_once: int | None) -> None:
     """Raise UserError if ``runs`` need more than their ``training.memory_limit`` together, even where their layers
-    compute everything again. What each needs alone, :meth:`cbtrain.study.stages.StageSpec.levels` sees to."""
+    compute everything again, or one needs more at the level that is set for it."""
     limit = runs[0].config.training.memory_limit if runs else None
     if limit is None:
         return
@@ -73,6 +73,12 @@ def require_memory(runs: Sequence[PreparedRun], at_once: int | None) -> None:
         problem = f"{len(runs)} runs need {(least + machine.reserve) / 1e9:.2f} GB at least, more than {limit:g} GB"
         hint = "Raise the limit, or train fewer runs at once (--at-once)."
         raise UserError(problem, where="training.memory_limit", hint=hint)
+    for run in runs:
+        if run.spec.settings.activation_checkpointing != "auto":
+            try:
+                run.spec.require_limit(run.dataset.train.documents)
+            except UserError as error:
+                raise UserError(error.what, where=f"run {run.name}, {error.where}", hint=error.hint) from None
 
 
 def _need(scenario: Scenario, shape: PackShape) -> tuple[int, int]:

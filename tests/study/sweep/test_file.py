@@ -14,7 +14,7 @@ from cbtrain.study.anchored import anchored
 from cbtrain.study.run_files import CONFIG
 from cbtrain.study.sweep.checks import differing
 from cbtrain.study.sweep.folder import write_sweep as write_resolved
-from cbtrain.study.sweep.memory import kept_beside, predicted_memory
+from cbtrain.study.sweep.memory import kept_beside, predicted_memory, require_memory
 from cbtrain.study.sweep.prepare import prepare_runs
 from cbtrain.study.sweep.sweep import plan_sweep
 from cbtrain.study.sweep.sweep_file import SWEEPS, find_sweep
@@ -235,6 +235,11 @@ def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys):
     documents = first.dataset.train.documents
     assert first.spec.levels(documents, console) == "none"
     assert first.spec.levels(documents, console, beside["a"]) != "none"
+    limit = (predicted_memory(runs[:1], level="full").one + all_together.one) / 2 + reserve
+    fixed = f"training.memory_limit={limit / 1e9}", "therapist.activation_checkpointing=none"
+    require_memory(prepared(fixed[0])[:1], None)
+    with pytest.raises(UserError, match="run a, training.memory_limit: .* with activation checkpointing none"):
+        require_memory(prepared(*fixed)[:1], None)
     least = predicted_memory(runs, level="full").total
     assert least < 0.9 * all_together.total
     between = (least + all_together.total) / 2
