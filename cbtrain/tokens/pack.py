@@ -53,6 +53,29 @@ class Pack:
         )
 
 
+def concatenated(packs: Sequence[Pack]) -> Pack:
+    """Lay the documents of ``packs`` end to end; ``packs`` itself if it is one."""
+    if len(packs) == 1:
+        return packs[0]
+    begins = accumulate((pack.tokens for pack in packs), initial=0)
+    placed = list(zip(packs, begins, strict=False))
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(pack, name) for pack in packs])
+
+    return Pack(
+        input_ids=joined("input_ids"),
+        labels=joined("labels"),
+        loss_weights=joined("loss_weights"),
+        position_ids=joined("position_ids"),
+        target_positions=torch.cat([pack.target_positions + begin for pack, begin in placed]),
+        cu_seqlens=[0, *(begin + end for pack, begin in placed for end in pack.cu_seqlens[1:])],
+        supervised=sum(pack.supervised for pack in packs),
+        weight_sum=sum(pack.weight_sum for pack in packs),
+        names=[name for pack in packs for name in pack.names],
+    )
+
+
 def build_pack(documents: Sequence[Document]) -> Pack:
     """Lay ``documents`` end to end."""
     cu_seqlens = [0, *accumulate(map(len, documents))]

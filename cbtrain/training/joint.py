@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,11 +17,12 @@ from cbtrain.model.adapters.lora import LoraAdapter
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.layer import Group
 from cbtrain.model.fused.obstacles import obstacle
-from cbtrain.tokens.pack import Pack
+from cbtrain.tokens.pack import concatenated
 from cbtrain.tokens.stream import MicroBatch
 from cbtrain.training.engines.engine import TrainingEngine
 from cbtrain.training.engines.torch_engine import TorchEngine
-from cbtrain.training.step import StepResult
+from cbtrain.training.loss import token_losses
+from cbtrain.training.step import NOTHING, StepResult, share_of_loss, update
 
 MOST_TOKENS = 4096
 """Tokens of a joint pass on CPUs: with more, each run's own products are as fast (docs/log.md)."""
@@ -92,30 +92,14 @@ def _losses(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[Tensor
     groups = tuple(
         Group(task.adapter.modules, pack.tokens, pack.supervised) for task, pack in zip(tasks, packs, strict=True)
     )
-    begins = list(accumulate((pack.tokens for pack in packs), initial=0))
-    ids, positions, labels = (
-        torch.cat([getattr(pack, name) for pack in packs]).to(decoder.device, non_blocking=True)
-        for name in ("input_ids", "position_ids", "labels")
-    )
-    targets = torch.cat([pack.target_positions + begin for pack, begin in zip(packs, begins, strict=False)])
-    targets = targets.to(decoder.device, non_blocking=True)
-    hidden = decoder(ids, positions, decoder.packed(_boundaries(packs, begins)), targets, groups)
-    by_token = decoder.token_losses(hidden, labels[targets]).split([pack.supervised for pack in packs])
-    losses = []
-    for task, pack, each in zip(tasks, packs, by_token, strict=True):
-        weights = pack.loss_weights[pack.target_positions].to(decoder.device, non_blocking=True)
-        loss = (each * weights).sum() / task.batches[number].step.weight_sum
-        losses.append(loss * torch.where(torch.isfinite(loss), 1.0, torch.nan))
-    return losses
-
-
-def _boundaries(packs: Sequence[Pack], begins: Sequence[int]) -> list[int]:
-    return [0, *(begin + end for pack, begin in zip(packs, begins, strict=False) for end in pack.cu_seqlens[1:])]
+    counts = [pack.supervised for pack in packs]
+    losses, weights = (each.split(counts) for each in token_losses(decoder, concatenated(packs), groups))
+    return [
+        share_of_loss(own, own_weights, task.batches[number].step)
+        for task, own, own_weights in zip(tasks, losses, weights, strict=True)
+    ]
 
 
 def _finished(task: Task, total: Tensor) -> StepResult:
     info = task.batches[0].step
-    if info.weight_sum == 0:
-        return StepResult(0.0, 0.0, 0, skipped=True)
-    norm, updated = task.engine.step(task.learning_rate)
-    return StepResult(total.item(), norm.item(), info.supervised, skipped=not updated)
+    return NOTHING if info.weight_sum == 0 else update(task.engine, task.learning_rate, total, info)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.fused.layer import Group
 from cbtrain.tokens.pack import Pack
 
 
@@ -18,13 +19,14 @@ def loss_sum(decoder: Decoder, pack: Pack, *, weighted: bool = True) -> Tensor:
     return (losses * loss_weights).sum() if weighted else losses.sum()
 
 
-def token_losses(decoder: Decoder, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Return cross-entropy in nats and weight of each supervised token of ``pack``, in order: fp32 ``[S]`` both."""
+def token_losses(decoder: Decoder, pack: Pack, groups: tuple[Group, ...] = ()) -> tuple[Tensor, Tensor]:
+    """Return cross-entropy in nats and weight of each supervised token of ``pack``, in order: fp32 ``[S]`` both.
+    ``groups`` of its rows may have adapters of their own (:meth:`cbtrain.model.decoder.Decoder.forward`)."""
 
     def on_device(tensor: Tensor) -> Tensor:
         return tensor.to(decoder.device, non_blocking=True)  # no wait, where the pack is page-locked
 
     attend, targets = decoder.packed(pack.cu_seqlens), on_device(pack.target_positions)
-    hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend, targets)
+    hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend, targets, groups)
     losses = decoder.token_losses(hidden, on_device(pack.labels)[targets])
     return losses, on_device(pack.loss_weights)[targets]
