@@ -33,11 +33,13 @@ from cbtrain.training.telemetry.status import Status
 
 @dataclass(slots=True)
 class Seat:
-    """One stage among several: its run, its adapter, and what is open for it. ``name`` is what it is called."""
+    """One stage among several: its run, its adapter, whether this can be computed with others in one pass, and what is
+    open for it. ``name`` is what it is called."""
 
     name: str
     run: StageRun
     adapter: LoraAdapter
+    joins: bool
     opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
@@ -88,7 +90,8 @@ class StagesInTurn:
         """Add ``stage``, whose ``adapter`` is the decoder's now; with ``runtime.resume=auto`` it continues from its
         newest checkpoint. Raises UserError as :class:`~cbtrain.training.stage.StageState`."""
         stage.folder.mkdir(parents=True, exist_ok=True)
-        seat = Seat(name, StageRun(stage, self.console, self.meter, name), adapter)
+        run = StageRun(stage, self.console, self.meter, name)
+        seat = Seat(name, run, adapter, joint_obstacle(stage.decoder, adapter, run.engine) is None)
         seat.run.signals.heard = self.signals.heard
         seat.opened.enter_context(seat.run.open())
         seat.run.telemetry.wait()
@@ -139,9 +142,9 @@ class StagesInTurn:
         One after another, so each computes what it would compute alone, to the bit; with ``joint`` those that can be
         computed together are.
         """
-        together = self._fit_for_joining(seats) if self.joint else []
-        failed = self._step_jointly(together) if len(together) > 1 else []
-        for seat in seats if len(together) < 2 else [seat for seat in seats if seat not in together]:
+        together = self._together(seats) if self.joint else []
+        failed = self._step_jointly(together) if together else []
+        for seat in (seat for seat in seats if seat not in together):
             try:
                 with self.turn_of(seat):
                     seat.run.step()
@@ -151,17 +154,14 @@ class StagesInTurn:
                 failed.append((seat, error))
         return failed
 
-    def _fit_for_joining(self, seats: Sequence[Seat]) -> list[Seat]:
-        self.adapters.clear()
-        decoder = self.adapters.decoder
-        level = seats[0].run.stage.levels_now if seats else "none"
-        return [
-            seat
-            for seat in seats
-            if seat.run.stage.levels_now == level and joint_obstacle(decoder, seat.adapter, seat.run.engine) is None
-        ]
+    def _together(self, seats: Sequence[Seat]) -> list[Seat]:
+        """Return those of ``seats`` whose steps are made together: none, or several with the same recomputation."""
+        joining = [seat for seat in seats if seat.joins]
+        alike = [seat for seat in joining if seat.run.stage.levels_now == joining[0].run.stage.levels_now]
+        return alike if len(alike) > 1 else []
 
     def _step_jointly(self, seats: Sequence[Seat]) -> list[tuple[Seat, UserError]]:
+        self.adapters.clear()
         with contextlib.ExitStack() as clocks:
             for seat in seats:
                 clocks.enter_context(seat.run.telemetry.turn())

@@ -39,9 +39,8 @@ class Task:
 
 
 def joint_obstacle(decoder: Decoder, adapter: LoraAdapter, engine: TrainingEngine) -> str | None:
-    """Return why the rows of ``adapter`` cannot be computed with those of others, or None; ``decoder`` has none now."""
-    if adapter.config.dora or adapter.config.dropout:
-        return "DoRA" if adapter.config.dora else "LoRA dropout"
+    """Return why the rows of ``adapter``, which ``decoder`` has now, in training, cannot be computed with those of
+    others, or None."""
     if adapter.trained:
         return "modules_to_save"
     if not isinstance(engine, TorchEngine) or engine.world > 1:
