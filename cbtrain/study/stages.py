@@ -35,11 +35,11 @@ from cbtrain.tokens.tokenizer import has_tokenizer, load_tokenizer, tokenizer_no
 from cbtrain.training import distributed
 from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines.zero3 import partitioner
-from cbtrain.training.planning.fitting import Fit, bytes_needed, fit_levels, require_fit
-from cbtrain.training.planning.machine import this_machine
+from cbtrain.training.planning.fitting import fit_at, fit_levels, require_fit
+from cbtrain.training.planning.machine import Machine, this_machine
 from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.scenario import Scenario, attention_of
-from cbtrain.training.planning.workload import Workload
+from cbtrain.training.planning.workload import PackShape, Workload
 from cbtrain.transcripts.split import Split
 from cbtrain.transcripts.types import Role, Session
 
@@ -165,9 +165,7 @@ class StageSpec:
             weight_format,
             self.adapter,
             optimizer=settings.optimizer,
-            activation_checkpointing="none"
-            if settings.activation_checkpointing == "auto"
-            else settings.activation_checkpointing,
+            activation_checkpointing=settings.fixed_level,
             device=torch.device(self.device).type,
             attention=attention_of(self.loading.attention, self.device, weight_format.compute, head_dim),
             accumulates=settings.accumulates(world),
@@ -191,30 +189,21 @@ class StageSpec:
 
     def require_limit(self, documents: TokenStore) -> None:
         """Raise UserError if ``training.memory_limit`` is below the least that it takes to train ``documents``."""
-        limit, level = self.runtime.memory_limit, self.settings.activation_checkpointing
-        if limit is None:
+        if self.runtime.memory_limit is None:
             return
-        machine, packs = this_machine(self.device, limit), Workload.of(documents, self.settings.pack_tokens).packs()
-        level = "full" if level == "auto" else level
-        needed = bytes_needed(self.scenario(distributed.world()), packs, level, machine)
-        require_fit(Fit(level, needed, fits=machine.fits(needed)), machine, self.name)
+        least, machine = "full" if self._chooses else self.settings.fixed_level, self._machine()
+        fit = fit_at(self.scenario(distributed.world()), self._packs(documents), least, machine)
+        require_fit(fit, machine, self.name)
 
     def levels(self, documents: TokenStore, console: Console, beside: int = 0) -> str | tuple[str, ...]:
         """Return how much the layers compute again, if ``documents`` are trained (with ``auto``, as little as the
         memory allows that is there now or ``training.memory_limit``, less the bytes ``beside`` that others keep).
         Raises UserError if that limit is too low."""
-        world, limit = distributed.world(), self.runtime.memory_limit
-        machine, scenario = this_machine(self.device, limit), self.scenario(world)
-        machine = replace(machine, memory=machine.memory - beside)
-        packs = Workload.of(documents, self.settings.pack_tokens).packs()
-        level = scenario.activation_checkpointing
-        if self.settings.activation_checkpointing == "auto":
-            fit = fit_levels(scenario, packs, machine)
-        elif limit is None:
+        limit, level = self.runtime.memory_limit, self.settings.fixed_level
+        if limit is None and not self._chooses:
             return level
-        else:
-            needed = bytes_needed(scenario, packs, level, machine)
-            fit = Fit(level, needed, fits=machine.fits(needed))
+        machine, scenario, packs = self._machine(beside), self.scenario(distributed.world()), self._packs(documents)
+        fit = fit_levels(scenario, packs, machine) if self._chooses else fit_at(scenario, packs, level, machine)
         if limit is not None:
             require_fit(fit, machine, self.name)
         if not fit.fits:
@@ -223,9 +212,22 @@ class StageSpec:
                 f"{self.name}: may not fit into memory: {(fit.needed or 0) / 1e9:.1f} GB of "
                 f"{machine.memory / 1e9:.1f}; `cbtrain plan` says more",
             )
-        elif fit.levels != "none" and self.settings.activation_checkpointing == "auto":
+        elif fit.levels != "none" and self._chooses:
             say(console, f"{self.name}: activation checkpointing {fit.text}, to fit into {machine.memory / 1e9:.1f} GB")
         return distributed.agreed(fit.levels)
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether memory chooses what the layers compute again."""
+        return self.settings.activation_checkpointing == "auto"
+
+    def _machine(self, beside: int = 0) -> Machine:
+        """Return the machine that trains, with as much memory as training may take."""
+        machine = this_machine(self.device, self.runtime.memory_limit)
+        return replace(machine, memory=machine.memory - beside)
+
+    def _packs(self, documents: TokenStore) -> list[PackShape]:
+        return Workload.of(documents, self.settings.pack_tokens).packs()
 
     def decoder(self, console: Console) -> Decoder:
         """Return the base model with a new adapter, its weights real or random as ``model.weights`` says. Raises

@@ -54,7 +54,7 @@ class Pack:
 
 
 def concatenated(packs: Sequence[Pack]) -> Pack:
-    """Lay the documents of ``packs`` end to end; ``packs`` itself if it is one."""
+    """Lay the documents of ``packs`` end to end. A single one is returned as it is."""
     if len(packs) == 1:
         return packs[0]
     begins = accumulate((pack.tokens for pack in packs), initial=0)

@@ -110,6 +110,11 @@ class StageConfig(BaseModel):
         return self.validate_every or max(1, tokens_per_epoch // VALIDATIONS_PER_EPOCH)
 
     @property
+    def fixed_level(self) -> ActivationCheckpointing:
+        """What every layer computes again as far as it is set: with ``auto`` nothing, until memory has chosen."""
+        return "none" if self.activation_checkpointing == "auto" else self.activation_checkpointing
+
+    @property
     def adapter(self) -> LoraConfig | FullConfig:
         """Settings of the adapter method."""
         return self.lora if self.method == "lora" else FullConfig()

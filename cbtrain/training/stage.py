@@ -45,9 +45,8 @@ class Stage:
 
     @property
     def levels_now(self) -> str | tuple[str, ...]:
-        """What the layers compute again: ``levels``, or what ``settings`` say (``auto`` is nothing then)."""
-        setting = self.settings.activation_checkpointing
-        return self.levels or ("none" if setting == "auto" else setting)
+        """What the layers compute again: ``levels``, or what ``settings`` say."""
+        return self.levels or self.settings.fixed_level
 
     @property
     def checkpoints(self) -> Path:

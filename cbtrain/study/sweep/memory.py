@@ -12,7 +12,7 @@ from cbtrain.training.planning.machine import this_machine
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
-from cbtrain.training.planning.static_memory import PredictedStaticMemory, predict_static_memory
+from cbtrain.training.planning.static_memory import predict_static_memory
 from cbtrain.training.planning.workload import PackShape, Workload
 
 
@@ -41,8 +41,8 @@ def predicted_memory(
         scenario, settings = run.spec.scenario(), run.spec.settings
         if level is not None:
             scenario = replace(scenario, activation_checkpointing=level)
-        workload = Workload.of(run.dataset.train.documents, settings.pack_tokens)
-        shape = worst_pack(scenario, workload.packs(), scenario.activation_checkpointing)
+        packs = Workload.of(run.dataset.train.documents, settings.pack_tokens).packs()
+        shape = worst_pack(scenario, packs, scenario.activation_checkpointing)
         key = repr((scenario, shape))
         if key not in found:
             found[key] = _need(scenario, shape)
@@ -54,10 +54,7 @@ def predicted_memory(
 def kept_beside(runs: Sequence[PreparedRun]) -> dict[str, int]:
     """Return by name the bytes that all other of ``runs`` keep while a run makes a step. Raises UserError as
     :func:`predicted_memory`."""
-    kept = {}
-    for run in runs:
-        scenario = run.spec.scenario()
-        kept[run.name] = _kept(scenario, predict_static_memory(meta_decoder(scenario), scenario))
+    kept = {run.name: _kept(run.spec.scenario()) for run in runs}
     return {name: sum(kept.values()) - own for name, own in kept.items()}
 
 
@@ -83,11 +80,12 @@ def require_memory(runs: Sequence[PreparedRun], at_once: int | None) -> None:
 
 def _need(scenario: Scenario, shape: PackShape) -> tuple[int, int]:
     """Return the peak of a run alone, and what stays of it while another one steps."""
-    kept = _kept(scenario, predict_static_memory(meta_decoder(scenario), scenario))
-    return predict_memory(scenario, shape).total, kept
+    return predict_memory(scenario, shape).total, _kept(scenario)
 
 
-def _kept(scenario: Scenario, static: PredictedStaticMemory) -> int:
+def _kept(scenario: Scenario) -> int:
+    """Return what stays of a run while another one steps."""
+    static = predict_static_memory(meta_decoder(scenario), scenario)
     return static.adapters + static.optimizer + (static.adapters if scenario.copies else 0)
 
 

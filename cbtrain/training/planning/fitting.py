@@ -10,6 +10,7 @@ from cbtrain.errors import UserError
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.fused.levels import LEVELS, levels_of, mixtures
 from cbtrain.model.head import rows_at_once
+from cbtrain.training.memory.meter import MemorySplit
 from cbtrain.training.planning.machine import Machine
 from cbtrain.training.planning.memory_plan import KERNELS, predict_memory
 from cbtrain.training.planning.scenario import Scenario
@@ -66,11 +67,23 @@ def fit_levels(
     return Fit(choices[fitting], least, fits=True)
 
 
-def bytes_needed(scenario: Scenario, packs: Sequence[PackShape], levels: str | Sequence[str], machine: Machine) -> int:
+def bytes_needed(
+    scenario: Scenario, packs: Sequence[PackShape], levels: str | tuple[str, ...], machine: Machine
+) -> int:
     """Return the predicted peak on one device; ranks on a CPU share the machine."""
-    levels = levels if isinstance(levels, str) else tuple(levels)
-    memory = predict_memory(replace(scenario, activation_checkpointing=levels), worst_pack(scenario, packs, levels))
-    return memory.total * (scenario.world if machine.kind == "cpu" else 1)
+    return predicted(scenario, packs, levels).total * machine.shared_by(scenario.world)
+
+
+def predicted(scenario: Scenario, packs: Sequence[PackShape], levels: str | tuple[str, ...]) -> MemorySplit:
+    """Return the predicted peak of one rank at ``levels``, with the pack that needs most."""
+    scenario = replace(scenario, activation_checkpointing=levels)
+    return predict_memory(scenario, worst_pack(scenario, packs, levels))
+
+
+def fit_at(scenario: Scenario, packs: Sequence[PackShape], level: str, machine: Machine) -> Fit:
+    """Return whether the largest of ``packs`` fits on ``machine`` with ``level`` in all layers."""
+    needed = bytes_needed(scenario, packs, level, machine)
+    return Fit(level, needed, fits=machine.fits(needed))
 
 
 def require_fit(fit: Fit, machine: Machine, stage: str) -> None:
@@ -125,7 +138,7 @@ def _plenty(scenario: Scenario, pack: PackShape, machine: Machine) -> bool:
     trained = STATE_BYTES * (weights if scenario.full else _adapter_parameters(scenario))
     rows = min(pack.supervised, rows_at_once(a.vocabulary, scenario.device))
     count = pack.tokens * layer * a.layers * size + weights * size + trained + 12 * rows * a.vocabulary
-    return machine.fits((2 * count + KERNELS) * (scenario.world if machine.kind == "cpu" else 1))
+    return machine.fits((2 * count + KERNELS) * machine.shared_by(scenario.world))
 
 
 def _adapter_parameters(scenario: Scenario) -> int:

@@ -68,6 +68,10 @@ class Machine:
     def reserve(self) -> int:
         return CONTEXT if self.kind == "cuda" else LIBRARIES
 
+    def shared_by(self, ranks: int) -> int:
+        """Return how many of ``ranks`` take their memory from this machine's: on a CPU all of them."""
+        return ranks if self.kind == "cpu" else 1
+
     def fits(self, peak: int) -> bool:
         return peak + self.reserve <= self.memory
 

@@ -11,9 +11,8 @@ import torch
 from cbtrain.model.fused.levels import LEVELS, levels_of
 from cbtrain.training.config import StageConfig
 from cbtrain.training.memory.meter import MemorySplit
-from cbtrain.training.planning.fitting import fit_levels, worst_pack
+from cbtrain.training.planning.fitting import fit_levels, predicted, worst_pack
 from cbtrain.training.planning.machine import Machine
-from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.timing import Timing, estimate_time, flops_of, measure_time
@@ -135,15 +134,13 @@ class _Memory:
 
     def needed(self, levels: str | tuple[str, ...], pack_tokens: int) -> int:
         """Return the bytes on one device."""
-        ranks = self.stage.scenario.world if self.machine.kind == "cpu" else 1  # they share it
-        return self.split(levels, pack_tokens).total * ranks
+        return self.split(levels, pack_tokens).total * self.machine.shared_by(self.stage.scenario.world)
 
     def split(self, levels: str | tuple[str, ...], pack_tokens: int) -> MemorySplit:
         key = levels, pack_tokens
         if key not in self.known:
             scenario = self.stage.with_pack(levels, pack_tokens)
-            packs = self.stage.resized(pack_tokens).packs()
-            self.known[key] = predict_memory(scenario, worst_pack(scenario, packs, levels))
+            self.known[key] = predicted(scenario, self.stage.resized(pack_tokens).packs(), levels)
         return self.known[key]
 
 
