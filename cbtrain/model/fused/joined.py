@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.linear import Linear
-from cbtrain.model.linears.nf4 import Nf4Linear
 
 Matrix = tuple[slice, Tensor]
 """Columns of the joined output, and the weight ``[columns, in_features]`` that makes them."""
@@ -28,18 +26,19 @@ class Joined:
         self.linears = tuple(linears)
         ends = accumulate((linear.out_features for linear in linears), initial=0)
         self.columns = [slice(begin, end) for begin, end in pairwise(ends)]
+        self._dense = all(type(linear) is DenseLinear for linear in linears)
         self.out_features, self.in_features = self.columns[-1].stop, linears[0].in_features
 
     def matrices(self) -> list[Matrix]:
         """Return what :meth:`forward` and :meth:`input_gradient` multiply with. Ask once a pass: weights in four bits
         are unpacked for it."""
-        if all(type(linear) is DenseLinear for linear in self.linears):
+        if self._dense:
             return [(slice(0, self.out_features), self._one_weight())]
-        return [(columns, _weight(linear)) for columns, linear in zip(self.columns, self.linears, strict=True)]
+        return [(columns, linear.matrix()) for columns, linear in zip(self.columns, self.linears, strict=True)]
 
     def join(self) -> None:
         """Move dense weights into one tensor now, not at the first pass."""
-        if all(type(linear) is DenseLinear for linear in self.linears):
+        if self._dense:
             self._one_weight()
 
     def forward(self, x: Tensor, matrices: Sequence[Matrix], out: Tensor) -> Tensor:
@@ -71,7 +70,7 @@ class Joined:
         return out
 
     def _one_weight(self) -> Tensor:
-        weights = [cast(Tensor, linear.weight).detach() for linear in self.linears]
+        weights = [linear.matrix() for linear in self.linears]
         if len(weights) == 1:
             return weights[0]
         # Moves, casts and copies of the model take the parts apart: then they are joined anew. The joined tensor is not
@@ -84,13 +83,6 @@ class Joined:
         return weights[0].as_strided((self.out_features, self.in_features), (self.in_features, 1))
 
 
-def _weight(linear: Linear) -> Tensor:
-    """Return the weight of ``linear`` in the dtype in which it computes."""
-    made = linear.weight
-    weight: Tensor = made.detach() if isinstance(made, Tensor) else made()
-    return weight
-
-
 def _side_by_side(weights: Sequence[Tensor]) -> bool:
     """Return whether ``weights`` lie in one storage, each behind the one before it."""
     first, place = weights[0], int(weights[0].storage_offset())
@@ -100,8 +92,3 @@ def _side_by_side(weights: Sequence[Tensor]) -> bool:
             return False
         place += weight.numel()
     return True
-
-
-def supported(linear: Linear) -> bool:
-    """Return whether the weight of ``linear`` can be had as a matrix."""
-    return isinstance(linear, DenseLinear | Nf4Linear) or callable(getattr(linear, "weight", None))

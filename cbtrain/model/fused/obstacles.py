@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from cbtrain.model.adapters.lora_linear import LoraLinear
-from cbtrain.model.fused.joined import supported
 from cbtrain.model.fused.layer import Weights, sharing_input
 from cbtrain.model.linears.linear import Linear
 
@@ -21,7 +20,7 @@ def obstacle(block: Any) -> str | None:
             if module.dropout.rate > 0 and module.training:
                 return "LoRA dropout"
             base = module.base
-        if not isinstance(base, Linear) or not supported(base):
+        if not isinstance(base, Linear):
             return f"a linear of the kind {type(base).__name__}"
         for parameter in base.parameters(recurse=False):
             if hasattr(parameter, "ds_id"):

@@ -21,8 +21,11 @@ class DenseLinear(Linear):
     def load_weight(self, weight: Tensor, compute: torch.dtype) -> None:
         self.weight = nn.Parameter(weight.to(compute, copy=True), requires_grad=False)
 
+    def matrix(self) -> Tensor:
+        return self.weight.detach()
+
     def dequantized(self) -> Tensor:
-        return self.weight.detach().float()
+        return self.matrix().float()
 
     def forward(self, x: Tensor) -> Tensor:
         return few_rows(x, self.weight, self.bias) if _few(x) else F.linear(x, self.weight, self.bias)

@@ -24,6 +24,11 @@ class Linear(nn.Module, ABC):
         compute in the dtype ``compute``."""
 
     @abstractmethod
+    def matrix(self) -> Tensor:
+        """Return the weight ``[out_features, in_features]`` in its computing dtype, outside of autograd. Some formats
+        make it anew."""
+
+    @abstractmethod
     def dequantized(self) -> Tensor:
         """Return the weight as the forward pass uses it, fp32 ``[out_features, in_features]``."""
 

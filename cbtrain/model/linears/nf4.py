@@ -44,12 +44,11 @@ class Nf4Linear(Linear):
         self.packed, self.state = quantize(weight, double_quantization=self.double_quantization)
         self.state.dtype = compute  # of what comes out
 
-    def weight(self) -> Tensor:
-        """Return the weight in the computing dtype, made anew."""
+    def matrix(self) -> Tensor:
         return dequantize(self.packed, self.state)
 
     def dequantized(self) -> Tensor:
-        return self.weight().float()
+        return self.matrix().float()
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = _FrozenMatmul.apply(x, self)
@@ -80,11 +79,11 @@ class _FrozenMatmul(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, linear: Nf4Linear) -> Tensor:
         ctx.linear = linear
-        return F.linear(x, linear.weight(), linear.bias)
+        return F.linear(x, linear.matrix(), linear.bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad @ ctx.linear.weight(), None
+        return grad @ ctx.linear.matrix(), None
 
 
 def quantize(weight: Tensor, *, double_quantization: bool) -> tuple[Tensor, Any]:

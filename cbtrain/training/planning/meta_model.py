@@ -76,7 +76,7 @@ class MetaNf4Linear(Linear):
     def load_weight(self, weight: Tensor, compute: torch.dtype) -> None:
         raise NotImplementedError("nothing is loaded on the meta device")
 
-    def weight(self) -> Tensor:
+    def matrix(self) -> Tensor:
         """Return an empty weight in the computing dtype."""
         count = self.in_features * self.out_features
         scales = torch.empty(-(-count // BLOCK), device=META)
@@ -85,7 +85,7 @@ class MetaNf4Linear(Linear):
         return weight
 
     def dequantized(self) -> Tensor:
-        return self.weight().float()
+        return self.matrix().float()
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = _MetaNf4Matmul.apply(x, self)
@@ -103,11 +103,11 @@ class _MetaNf4Matmul(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, linear: MetaNf4Linear) -> Tensor:
         ctx.linear = linear
-        return F.linear(x, linear.weight(), linear.bias)
+        return F.linear(x, linear.matrix(), linear.bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad @ ctx.linear.weight(), None
+        return grad @ ctx.linear.matrix(), None
 
 
 class MetaDropout(KeyedDropout):

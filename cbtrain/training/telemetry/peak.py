@@ -66,7 +66,7 @@ def find_peak(device: torch.device, dtype: torch.dtype, tflops: float | None = N
         where = name
     else:
         where = f"this {device.type.upper()}, {torch.get_num_threads()} threads"
-    measured = _measured_once(device, dtype, torch.get_num_threads())
+    measured = measured_flops(device, dtype)
     kind = str(dtype).removeprefix("torch.")
     return Peak(measured, f"{_rounded(measured / 1e12)} TFLOP/s (measured product of {kind} matrices on {where})")
 
@@ -78,15 +78,15 @@ def data_sheet(name: str) -> float | None:
     return next((tflops for pattern, tflops in DATA_SHEETS.items() if re.fullmatch(pattern, name)), None)
 
 
-@lru_cache(maxsize=8)
-def _measured_once(device: torch.device, dtype: torch.dtype, threads: int) -> float:
-    """Return :func:`measured_flops`, the same for all stages that a process trains with so many ``threads``."""
-    return measured_flops(device, dtype)
-
-
-@torch.inference_mode()
 def measured_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return FLOP/s of the fastest of several products of square matrices."""
+    """Return FLOP/s of the fastest of several products of square matrices, with the threads that there are now. It is
+    measured once a process."""
+    return _measured(device, dtype, torch.get_num_threads())
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode()
+def _measured(device: torch.device, dtype: torch.dtype, threads: int) -> float:
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, begun, done = float("inf"), time.perf_counter(), 0
