@@ -235,7 +235,8 @@ def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys):
     documents = first.dataset.train.documents
     assert first.spec.levels(documents, console) == "none"
     assert first.spec.levels(documents, console, beside["a"]) != "none"
-    limit = (predicted_memory(runs[:1], level="full").one + all_together.one) / 2 + reserve
+    most, least_of_a = (predicted_memory(runs[:1], level=level).one for level in ("none", "full"))
+    limit = (least_of_a + most) / 2 + reserve
     fixed = f"training.memory_limit={limit / 1e9}", "therapist.activation_checkpointing=none"
     require_memory(prepared(fixed[0])[:1], None)
     with pytest.raises(UserError, match="run a, training.memory_limit: .* with activation checkpointing none"):
