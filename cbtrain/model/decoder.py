@@ -26,7 +26,7 @@ from cbtrain.model.fused.layer import ROWS, Group, How, fused_layer
 from cbtrain.model.fused.levels import levels_of
 from cbtrain.model.fused.obstacles import obstacle
 from cbtrain.model.fused.savings import Savings
-from cbtrain.model.head import Head
+from cbtrain.model.head import Head, plain
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.linears.linear import Linear
@@ -199,7 +199,7 @@ class Decoder(nn.Module):
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy in nats of ``hidden [S, hidden]`` with ``labels`` int64 ``[S]``, row by row: fp32
         ``[S]``."""
-        return self.lm_head.token_losses(hidden, labels)
+        return self.lm_head.token_losses(hidden, labels) if self.savings.logits else plain(self.lm_head, hidden, labels)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Return what a step updates, by name, in a fixed order: the adapter's parameters, or all if there is none."""
@@ -232,6 +232,11 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.norm.weight.device
+
+    @property
+    def fuses(self) -> bool:
+        """Whether all layers are computed by :mod:`cbtrain.model.fused` in training, as they are now."""
+        return self.savings.fused and all(obstacle(layer) is None for layer in self.layers)
 
     @property
     def kind(self) -> str:

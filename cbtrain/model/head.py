@@ -51,7 +51,7 @@ class Head(DenseLinear):
             return losses
         # Ranks that share a head (ZeRO-3) must all call it alike, however many rows each has.
         shared = hasattr(self.weight, "ds_id")
-        return _plain(self, hidden, labels) if shared else in_stretches(self, hidden, labels, rows)
+        return plain(self, hidden, labels) if shared else in_stretches(self, hidden, labels, rows)
 
     def rows_at_once(self, hidden: Tensor) -> int:
         """Return the number of rows whose logits are computed together."""
@@ -67,14 +67,15 @@ def in_stretches(head: nn.Module, hidden: Tensor, labels: Tensor, rows: int) -> 
     """Return :meth:`Head.token_losses`, ``rows`` at a time, for a ``head`` that is trained: its gradient depends on the
     weight of each loss, which is known later, so logits are computed twice."""
     if len(hidden) <= rows:
-        return _plain(head, hidden, labels)
-    losses = partial(checkpoint, _plain, head, use_reentrant=False, preserve_rng_state=False)
+        return plain(head, hidden, labels)
+    losses = partial(checkpoint, plain, head, use_reentrant=False, preserve_rng_state=False)
     return torch.cat(
         [losses(*rows_and_labels) for rows_and_labels in zip(hidden.split(rows), labels.split(rows), strict=True)]
     )
 
 
-def _plain(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+def plain(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Return :meth:`Head.token_losses` with the logits of all rows at once, by autograd."""
     return F.cross_entropy(head(hidden).float(), labels, reduction="none")
 
 

@@ -154,7 +154,7 @@ class RuntimeConfig(BaseModel):
     memory_limit: float | None = Field(
         None, gt=0, description="GB (1e9 bytes) that training may take on a device; null: what is free"
     )
-    savings_off: list[Literal["fused", "folded", "pruned"]] = Field(
+    savings_off: list[Literal["fused", "folded", "pruned", "logits"]] = Field(
         default_factory=list, description="savings of time and memory to do without, to compare (docs/training.md)"
     )
     max_skipped_steps: int = Field(

@@ -8,7 +8,8 @@ head, P those of the adapter, A the forward cost of causal attention and s the s
 - **hardware operations** (HFU): ``4 N + 2 C + 4 s H + (3.5 + c) A + (7 + 2 C / N) P``, where C are the weights of the
   linears that the backward pass computes again, and c is 1 for layers whose attention it does. Fused attention computes
   its scores again: hence 3.5; so are the products with A: hence 7. The last layer's linears after attention are
-  computed for supervised tokens only, which MFU does not subtract: others count them too.
+  computed for supervised tokens only, which MFU does not subtract: others count them too. Layers that are left to
+  autograd keep the products with A (6 in place of 7), and compute ``down_proj`` again where they compute the MLP again.
 
 Where all weights are trained it is ``6 N + 6 s H + 3 A``. ``6 N`` for LoRA would overstate by up to a half. Unpacking
 NF4 counts in neither. Only supervised tokens reach the head, since the others cannot change a gradient.
@@ -35,67 +36,58 @@ class Flops:
         return Flops(self.model + other.model, self.hardware + other.hardware)
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How weights are trained: ``adapter`` counts the trained parameters besides the base; with ``full`` the base's own
+    are trained. ``activation_checkpointing`` is one level for all layers, or one for each. ``fused`` says that layers
+    are computed by :mod:`cbtrain.model.fused`, ``pruned`` that the last of them is for supervised tokens only."""
+
+    adapter: int
+    full: bool = False
+    activation_checkpointing: str | Sequence[str] = "none"
+    fused: bool = True
+    pruned: bool = True
+
+
 def linear_weights(a: Architecture) -> int:
     """Return N: the number of weights of all layers' linears."""
     attention = a.hidden * a.head_dim * (2 * a.heads + 2 * a.kv_heads)
     return a.layers * (attention + 3 * a.hidden * a.intermediate)
 
 
-def micro_batch_flops(
-    a: Architecture,
-    cu_seqlens: Sequence[int],
-    supervised: int,
-    *,
-    adapter: int,
-    full: bool = False,
-    activation_checkpointing: str | Sequence[str] = "none",
-) -> Flops:
-    """Return the FLOPs of one pack whose documents begin at ``cu_seqlens``, with ``supervised`` labels.
-
-    ``adapter`` counts the trained parameters besides the base; with ``full`` the base's own weights are trained.
-    ``activation_checkpointing`` is one level for all layers, or one for each.
-    """
-    tokens, levels = cu_seqlens[-1], levels_of(activation_checkpointing, a.layers)
+def micro_batch_flops(a: Architecture, cu_seqlens: Sequence[int], supervised: int, training: Training) -> Flops:
+    """Return the FLOPs of one pack whose documents begin at ``cu_seqlens``, with ``supervised`` labels."""
+    tokens, levels = cu_seqlens[-1], levels_of(training.activation_checkpointing, a.layers)
     weights, head = linear_weights(a) * tokens, a.hidden * a.vocabulary * supervised
     layer = 2 * a.heads * a.head_dim * sum(_pairs(end - begin, a) for begin, end in pairwise(cu_seqlens))
     attention = a.layers * layer
-    passes = 6 if full else 4
-    adapter_work = 0 if full else adapter * tokens
+    passes = 6 if training.full else 4
+    adapter_work = 0 if training.full else training.adapter * tokens
+    fused = training.fused and not training.full
     model = passes * (weights + head) + 3 * attention + 6 * adapter_work
-    again = sum(_weights_again(a, level, full=full) for level in levels) * tokens
+    again = sum(_weights_again(a, level, fused=fused) for level in levels) * tokens
     hardware = passes * (weights + head) + 2 * again + 3.5 * attention + layer * levels.count("full")
-    hardware += (7 + 2 * again / max(weights, 1)) * adapter_work
-    if not full and a.layers:
+    hardware += (6 + fused + 2 * again / max(weights, 1)) * adapter_work
+    if fused and training.pruned and a.layers:
         hardware -= passes * (tokens - supervised) * (linear_weights(a) / a.layers - _before_attention(a))
     return Flops(float(model), float(hardware))
 
 
-def step_flops(
-    a: Architecture,
-    packs: Sequence[Sequence[int]],
-    supervised: int,
-    *,
-    adapter: int,
-    full: bool = False,
-    activation_checkpointing: str | Sequence[str] = "none",
-) -> Flops:
+def step_flops(a: Architecture, packs: Sequence[Sequence[int]], supervised: int, training: Training) -> Flops:
     """Return the FLOPs of an optimizer step, all ranks together: ``packs`` are the lengths of their documents,
     ``supervised`` counts the labels of all."""
     # Documents do not see each other: end to end they cost what they cost in several packs.
     cu_seqlens = list(accumulate((length for pack in packs for length in pack), initial=0))
-    return micro_batch_flops(
-        a, cu_seqlens, supervised, adapter=adapter, full=full, activation_checkpointing=activation_checkpointing
-    )
+    return micro_batch_flops(a, cu_seqlens, supervised, training)
 
 
-def _weights_again(a: Architecture, level: str, *, full: bool) -> int:
+def _weights_again(a: Architecture, level: str, *, fused: bool) -> int:
     """Return the weights of a layer's linears that are computed again at ``level``."""
-    gate_up = 2 * a.hidden * a.intermediate
-    if level == "mlp":
-        return gate_up + full * a.hidden * a.intermediate
+    down = a.hidden * a.intermediate
     if level == "none":
         return 0
-    return linear_weights(a) // a.layers - (not full) * a.hidden * a.intermediate
+    computed = 3 * down if level == "mlp" else linear_weights(a) // a.layers
+    return computed - fused * down
 
 
 def _before_attention(a: Architecture) -> int:

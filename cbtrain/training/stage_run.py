@@ -17,7 +17,7 @@ from cbtrain.tokens.stream import MicroBatch, StepInfo
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.writer import CheckpointWriter, SaveClock
 from cbtrain.training.engines.engine import State
-from cbtrain.training.flops import Flops, step_flops
+from cbtrain.training.flops import Flops, Training, step_flops
 from cbtrain.training.memory.malloc import returning_memory
 from cbtrain.training.memory.meter import MemoryMeter
 from cbtrain.training.packs import open_stream
@@ -259,15 +259,16 @@ class StageRun:
         raise UserError(f"{problem} (documents {', '.join(names[:3])} …)", where=where, hint=hint)
 
     def _flops(self, info: StepInfo) -> Flops:
-        full = self.settings.method == "full"
-        return step_flops(
-            self.stage.decoder.architecture,
-            [[len(self.stage.documents[index]) for index in pack] for pack in info.packs],
-            info.supervised,
+        full, decoder = self.settings.method == "full", self.stage.decoder
+        training = Training(
             adapter=0 if full else self.trained,
             full=full,
-            activation_checkpointing=self.stage.decoder.activation_checkpointing,
+            activation_checkpointing=decoder.activation_checkpointing,
+            fused=decoder.fuses,
+            pruned=decoder.savings.pruned,
         )
+        packs = [[len(self.stage.documents[index]) for index in pack] for pack in info.packs]
+        return step_flops(decoder.architecture, packs, info.supervised, training)
 
     def stop_if_asked(self) -> None:
         """Raise Stopped if a signal came. The leading rank proposes a checkpoint if ``every_minutes`` have passed."""

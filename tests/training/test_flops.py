@@ -13,10 +13,13 @@ from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.fused.savings import Savings
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
-from cbtrain.training.flops import linear_weights, micro_batch_flops, step_flops
+from cbtrain.training.flops import Training, linear_weights, micro_batch_flops, step_flops
 from cbtrain.training.loss import loss_sum
 
 DEEP = replace(TINY, vocabulary=97, hidden=32, layers=24, head_dim=8, intermediate=64)
+
+
+ALL = Savings()
 
 
 def in_place(into, left, right, **kwargs):
@@ -24,7 +27,7 @@ def in_place(into, left, right, **kwargs):
     return 2 * left[0] * left[1] * right[1]
 
 
-def counted(config, supervised, level="none", *, fused=True):
+def counted(config, supervised, level="none", savings=ALL):
     """Operations of products of matrices alone (attention stands outside the counter's classes on CPUs), and what the
     convention says of them."""
     weights = torch.zeros(60)
@@ -32,7 +35,7 @@ def counted(config, supervised, level="none", *, fused=True):
     pack = build_pack([Document("a", torch.arange(60).int().numpy(), weights.numpy())])
     decoder = Decoder(DEEP)
     initialize(decoder, 0)
-    decoder.savings = Savings(fused=fused)
+    decoder.savings = savings
     inject(decoder, config)
     decoder.activation_checkpointing = level
     decoder.train()
@@ -41,10 +44,8 @@ def counted(config, supervised, level="none", *, fused=True):
     products = sum(count for operator, count in counter.get_flop_counts()["Global"].items() if "mm" in str(operator))
     full = isinstance(config, FullConfig)
     trained = 0 if full else sum(p.numel() for p in decoder.trainable_parameters().values())
-    told = micro_batch_flops(
-        DEEP, pack.cu_seqlens, pack.supervised, adapter=trained, full=full, activation_checkpointing=level
-    )
-    return products, told
+    training = Training(trained, full, level, fused=decoder.fuses, pruned=savings.pruned)
+    return products, micro_batch_flops(DEEP, pack.cu_seqlens, pack.supervised, training)
 
 
 ATTENTION = 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
@@ -54,7 +55,7 @@ ATTENTION = 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
 @pytest.mark.parametrize("supervised", [60, 15])
 @pytest.mark.parametrize("config", [LoraConfig(rank=4), FullConfig()])
 def test_model_operations_are_what_runs_plainly(config, supervised):
-    products, told = counted(config, supervised, fused=False)
+    products, told = counted(config, supervised, savings=Savings(fused=False))
     # The first layer's input needs no gradient, which spares a little.
     assert products == pytest.approx(told.model - 3 * ATTENTION, rel=0.03)
 
@@ -62,8 +63,10 @@ def test_model_operations_are_what_runs_plainly(config, supervised):
 @pytest.mark.parametrize("supervised", [60, 15])
 @pytest.mark.parametrize(("level", "again"), [("none", 0), ("mlp", 0), ("selective", 0), ("full", 1)])
 def test_hardware_operations_are_what_runs(level, again, supervised):
+    for savings in (ALL, Savings(pruned=False), Savings(fused=False)):
+        products, told = counted(LoraConfig(rank=4), supervised, level, savings)
+        assert products == pytest.approx(told.hardware - (3.5 + again) * ATTENTION, rel=0.03)
     products, told = counted(LoraConfig(rank=4), supervised, level)
-    assert products == pytest.approx(told.hardware - (3.5 + again) * ATTENTION, rel=0.03)
     mixed = counted(LoraConfig(rank=4), supervised, (level,) * 12 + ("none",) * 12)[1].hardware
     assert mixed == pytest.approx((told.hardware + counted(LoraConfig(rank=4), supervised)[1].hardware) / 2)
 
@@ -77,10 +80,10 @@ def test_the_published_numbers_of_llama_8b():
     adapter = 41_943_040
     # Every token supervised, one document of 2,048: 31.9 GFLOP a token; 42.9 with full recomputation, which leaves out
     # down_proj (46.5 with it).
-    flops = micro_batch_flops(llama, [0, 2048], 2048, adapter=adapter)
+    flops = micro_batch_flops(llama, [0, 2048], 2048, Training(adapter))
     assert flops.model / 2048 / 1e9 == pytest.approx(31.9, abs=0.1)
-    again = micro_batch_flops(llama, [0, 2048], 2048, adapter=adapter, activation_checkpointing="full")
+    again = micro_batch_flops(llama, [0, 2048], 2048, Training(adapter, activation_checkpointing="full"))
     assert again.hardware / 2048 / 1e9 == pytest.approx(42.9, abs=0.1)
-    assert step_flops(llama, [[2048], [1024, 1024]], 4096, adapter=adapter).model == pytest.approx(
-        flops.model + 2 * micro_batch_flops(llama, [0, 1024], 1024, adapter=adapter).model
+    assert step_flops(llama, [[2048], [1024, 1024]], 4096, Training(adapter)).model == pytest.approx(
+        flops.model + 2 * micro_batch_flops(llama, [0, 1024], 1024, Training(adapter)).model
     )

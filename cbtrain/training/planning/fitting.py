@@ -136,8 +136,13 @@ def _plenty(scenario: Scenario, pack: PackShape, machine: Machine) -> bool:
     weights = a.layers * (3 * a.hidden * a.intermediate + 2 * a.hidden * a.head_dim * (a.heads + a.kv_heads))
     weights += 2 * a.vocabulary * a.hidden
     trained = STATE_BYTES * (weights if scenario.full else _adapter_parameters(scenario))
-    rows = min(pack.supervised, rows_at_once(a.vocabulary, scenario.device))
-    count = pack.tokens * layer * a.layers * size + weights * size + trained + 12 * rows * a.vocabulary
+    rows = rows_at_once(a.vocabulary, scenario.device) if scenario.savings.logits else pack.tokens
+    count = (
+        pack.tokens * layer * a.layers * size
+        + weights * size
+        + trained
+        + 12 * min(rows, pack.supervised) * a.vocabulary
+    )
     return machine.fits((2 * count + KERNELS) * machine.shared_by(scenario.world))
 
 

@@ -41,6 +41,12 @@ class Scenario:
         return not isinstance(self.adapter, LoraConfig)
 
     @property
+    def fused(self) -> bool:
+        """Whether layers are computed by :mod:`cbtrain.model.fused`: as its ``obstacle`` says."""
+        lora = self.adapter if isinstance(self.adapter, LoraConfig) else None
+        return self.savings.fused and lora is not None and not (lora.dora or lora.dropout) and self.zero_stage != 3
+
+    @property
     def compute(self) -> torch.dtype:
         return self.format.compute
 

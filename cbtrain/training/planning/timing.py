@@ -12,7 +12,7 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.engine import TrainingEngine
 from cbtrain.training.engines.torch_engine import TorchEngine
-from cbtrain.training.flops import Flops, micro_batch_flops
+from cbtrain.training.flops import Flops, Training, micro_batch_flops
 from cbtrain.training.loss import loss_sum
 from cbtrain.training.memory.malloc import returning_memory
 from cbtrain.training.planning.machine import ASSUMED_SHARE, Gpu
@@ -47,14 +47,14 @@ class Timing:
 
 def flops_of(scenario: Scenario, shape: PackShape, adapter: int) -> Flops:
     """Return the FLOPs of one micro-batch; ``adapter`` counts the trained parameters."""
-    return micro_batch_flops(
-        scenario.architecture,
-        shape.cu_seqlens,
-        shape.supervised,
+    training = Training(
         adapter=adapter,
         full=scenario.full,
         activation_checkpointing=scenario.activation_checkpointing,
+        fused=scenario.fused,
+        pruned=scenario.savings.pruned,
     )
+    return micro_batch_flops(scenario.architecture, shape.cu_seqlens, shape.supervised, training)
 
 
 def estimate_time(scenario: Scenario, shape: PackShape, adapter: int, gpu: Gpu) -> Timing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,21 +21,17 @@ from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.stage import make_engine
 from cbtrain.training.step import train_step
 
-Change = Callable[[Decoder, StageConfig], StageConfig]
-"""Changes a decoder before it is trained, and returns the settings to train it with."""
+
+def train(run: Run) -> dict[str, Any]:
+    return train_steps(run, loaded(run, Savings()))
 
 
-def as_it_is(decoder: Decoder, settings: StageConfig) -> StageConfig:
-    return settings
+def train_plainly(run: Run) -> dict[str, Any]:
+    """Train the row with every saving off that has a switch."""
+    return train_steps(run, loaded(run, Savings.without(NAMES)))
 
 
-def without_savings(decoder: Decoder, settings: StageConfig) -> StageConfig:
-    """Switch off every saving that has a switch."""
-    decoder.savings = Savings.without(NAMES)
-    return settings
-
-
-def train(run: Run, change: Change = as_it_is) -> dict[str, Any]:
+def train_steps(run: Run, decoder: Decoder) -> dict[str, Any]:
     """Train the steps of the row as the loop does; return :meth:`StepClock.measured`."""
     row, work = run.row, run.work
     settings = StageConfig(
@@ -48,8 +44,6 @@ def train(run: Run, change: Change = as_it_is) -> dict[str, Any]:
         pack_tokens=work.pack_tokens,
         activation_checkpointing=row.activation_checkpointing,
     )
-    decoder = _loaded(run)
-    settings = change(decoder, settings)
     decoder.activation_checkpointing = settings.activation_checkpointing
     engine = make_engine(decoder, settings, RuntimeConfig())
     clock = StepClock(run.device, engine.live)
@@ -64,14 +58,12 @@ def train(run: Run, change: Change = as_it_is) -> dict[str, Any]:
     return clock.measured(run, work, sum(work.tokens) / (work.pack_tokens * len(work.steps)))
 
 
-def train_plainly(run: Run) -> dict[str, Any]:
-    return train(run, without_savings)
-
-
-def _loaded(run: Run) -> Decoder:
+def loaded(run: Run, savings: Savings) -> Decoder:
+    """Return the decoder with a new adapter, the same for every row that is compared."""
     if not run.row.compared:
-        return random_decoder(run.scenario, torch.device(run.device))
+        return random_decoder(replace(run.scenario, savings=savings), torch.device(run.device))
     decoder = load_decoder(str(run.folder / BASE), weights=run.row.weights, device=run.device)
+    decoder.savings = savings
     inject(decoder, LORA)  # with the seed of the adapter that the others read from its file
     return decoder
 
