@@ -206,7 +206,8 @@ def _build(unit: Unit, builder: DocumentBuilder) -> BuiltUnit | UserError:
 
 
 def _build_all(units: Sequence[Unit], builder: DocumentBuilder) -> Iterator[BuiltUnit | UserError]:
-    """Yield :func:`_build` of each unit, in order. Threads suffice: the tokenizer works outside Python's lock."""
+    """Yield :func:`_build` of each unit, in order. Threads help as far as the tokenizer lets go of Python's lock: in
+    batches of texts it does, with one text it does not."""
     workers = usable_cores()
     waiting: deque[Future[BuiltUnit | UserError]] = deque()
     with ThreadPoolExecutor(workers) as pool:

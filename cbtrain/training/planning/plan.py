@@ -15,7 +15,7 @@ from cbtrain.training.planning.fitting import fit_levels, predicted, worst_pack
 from cbtrain.training.planning.machine import Machine
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
-from cbtrain.training.planning.timing import Timing, estimate_time, flops_of, measure_time
+from cbtrain.training.planning.timing import Timing, estimate_time, flops_of, measure_times
 from cbtrain.training.planning.workload import PackShape, Workload
 
 CHOICES = ("auto", *LEVELS)
@@ -183,13 +183,14 @@ class _Clock:
         return replace(timings[0], micro_batch=micro_batch)
 
     def _timing(self, scenario: Scenario, level: str) -> Timing:
+        if not self.timings and not self.machine.gpu:
+            self.tell(f"Timing the {self.name}")
+            measured = measure_times(scenario, self.shape, self.device)
+            self.timings = dict(zip(LEVELS, measured, strict=True))
         if level not in self.timings:
             scenario = replace(scenario, activation_checkpointing=level)
-            if self.machine.gpu:
-                self.timings[level] = estimate_time(scenario, self.shape, self.trained, self.machine.gpu)
-            else:
-                self.tell(f"Timing the {self.name}, activation checkpointing {level}")
-                self.timings[level] = measure_time(scenario, self.shape, self.device)
+            assert self.machine.gpu
+            self.timings[level] = estimate_time(scenario, self.shape, self.trained, self.machine.gpu)
         return self.timings[level]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from cbtrain.model.config import LoraConfig
+from cbtrain.model.fused.levels import LEVELS
 from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.engine import TrainingEngine
 from cbtrain.training.engines.torch_engine import TorchEngine
@@ -27,7 +29,7 @@ Clock = Callable[[], float]
 LAYERS = (1, 3)
 """Depths of the decoders that are timed; the time of a layer is their difference."""
 
-ROUNDS = 5
+ROUNDS = 4
 LONGEST = 3.0
 """Seconds that one pass through the deeper of them may take; beyond it the pack is made smaller."""
 
@@ -67,27 +69,44 @@ def estimate_time(scenario: Scenario, shape: PackShape, adapter: int, gpu: Gpu) 
 def measure_time(
     scenario: Scenario, shape: PackShape, device: torch.device, clock: Clock = time.perf_counter
 ) -> Timing:
-    """Return the time on ``device``, measured with decoders of the real sizes but few layers and random weights."""
+    """Return the time on ``device`` at one level of recomputation in all layers, as :func:`measure_times`."""
+    assert isinstance(scenario.activation_checkpointing, str)
+    return measure_times(scenario, shape, device, (scenario.activation_checkpointing,), clock)[0]
+
+
+def measure_times(
+    scenario: Scenario,
+    shape: PackShape,
+    device: torch.device,
+    levels: Sequence[str] = LEVELS,
+    clock: Clock = time.perf_counter,
+) -> list[Timing]:
+    """Return the times on ``device`` at each of ``levels``, measured with decoders of the real sizes but few layers and
+    random weights."""
     share = _affordable(scenario, shape, device)
     a = scenario.architecture
     small = shape.scaled(share) if share < 1 else shape
     vocabulary = min(a.vocabulary, LARGEST_VOCABULARY) if share < 1 else a.vocabulary
-    with returning_memory(device, scenario.activation_checkpointing):  # as in training: it takes time
-        timed = [_Timed(_shallow(scenario, layers, vocabulary), small, device, clock) for layers in LAYERS]
-        for _ in range(ROUNDS):  # in turns, so that a busy moment of the machine falls on both
-            for decoder in timed:
-                decoder.run()
+    timed = [_Timed(_shallow(scenario, layers, vocabulary), small, device, clock) for layers in LAYERS]
+    for _ in range(ROUNDS):  # in turns, so that a busy moment of the machine falls on all
+        for level in levels:
+            with returning_memory(device, level):  # as in training: it takes time
+                for decoder in timed:
+                    decoder.run(level)
     # The quickest of several: what other programs on the machine have disturbed least.
-    passes, steps = [min(decoder.passes) for decoder in timed], [min(decoder.steps) for decoder in timed]
-    layer, rest = _line(passes)
-    one_layer, head = _parts(scenario, shape)
-    small_layer, small_head = _parts(_shallow(scenario, 1, vocabulary), small)
-    micro_batch = a.layers * layer * one_layer / small_layer + rest * head / small_head
-    step_layer, step_rest = _line(steps)
+    step_layer, step_rest = _line([min(decoder.steps) for decoder in timed])
+    step = a.layers * step_layer + step_rest * a.vocabulary / vocabulary
     how = f"measured with {LAYERS[0]} and {LAYERS[1]} layers"
     if share < 1:
         how += f", on {share:.1%} of a pack, carried over by operations"
-    return Timing(micro_batch, a.layers * step_layer + step_rest * a.vocabulary / vocabulary, how)
+    timings = []
+    for level in levels:
+        layer, rest = _line([min(decoder.passes[level]) for decoder in timed])
+        again = replace(scenario, activation_checkpointing=level)
+        one_layer, head = _parts(again, shape)
+        small_layer, small_head = _parts(_shallow(again, 1, vocabulary), small)
+        timings.append(Timing(a.layers * layer * one_layer / small_layer + rest * head / small_head, step, how))
+    return timings
 
 
 class _Timed:
@@ -100,14 +119,16 @@ class _Timed:
             decoder.adapter.prepare(0, self.pack.names, self.pack.cu_seqlens)
         self.engine: TrainingEngine = TorchEngine(decoder, StageConfig(optimizer=scenario.optimizer))
         self.device, self.clock = device, clock
-        self.passes: list[float] = []
+        self.passes: dict[str, list[float]] = defaultdict(list)
         self.steps: list[float] = []
-        self.run()
-        self.passes, self.steps = [], []
+        self.run("none")
+        self.passes.clear()
+        self.steps.clear()
 
-    def run(self) -> None:
-        """Time one micro-batch and one optimizer step."""
-        self.passes.append(self._seconds(lambda: self.engine.backward(loss_sum(self.decoder, self.pack))))
+    def run(self, level: str) -> None:
+        """Time one micro-batch, with ``level`` of recomputation, and one optimizer step."""
+        self.decoder.activation_checkpointing = level
+        self.passes[level].append(self._seconds(lambda: self.engine.backward(loss_sum(self.decoder, self.pack))))
         self.steps.append(self._seconds(lambda: self.engine.step(1e-6)))
 
     def _seconds(self, work: Callable[[], object]) -> float:

@@ -2,7 +2,7 @@
 
 Counted are the products with the frozen weights of the layers and of the head (forward, and the gradient of their
 input), attention of each document forward and backward, and the softmax of the supervised rows. The adapters' products
-(under 3 % of it), norms, positions and SwiGLU are not. No step that makes these calls can be faster.
+(under 3 % of it), norms, positions and SwiGLU are not: a step that makes these calls needs their time and its own.
 """
 
 from __future__ import annotations
