@@ -25,7 +25,7 @@ from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import loss_sum
 from cbtrain.training.memory.allocations import LiveStorages
 from cbtrain.training.memory.heap import peak_of
-from cbtrain.training.planning.fitting import MARGIN, bytes_needed, fit_levels, require_fit
+from cbtrain.training.planning.fitting import MARGIN, bytes_needed, fit_levels, require_fit, worst_pack
 from cbtrain.training.planning.machine import Machine, available_memory, other_machine, without_others
 from cbtrain.training.planning.memory_plan import predict_memory
 from cbtrain.training.planning.meta_model import meta_decoder
@@ -185,7 +185,18 @@ def test_shapes_and_loads():
     assert not long.changes(40)
     assert Workload(64).packs() == [PackShape((64,), 38)]
     few, many = PackShape((100,), 10), PackShape((99,), 90)
-    assert largest([few, many], ARCHITECTURE, activation_checkpointing="full", compute_bytes=4, device="cpu") is many
+    assert largest([few, many], scenario(), keeps_all=False) is many
+
+
+def test_masks_of_a_window_decide_which_pack_is_the_largest():
+    """One long document, or somewhat more tokens of documents within the window."""
+    long, short = PackShape((1500,), 300), PackShape((300,) * 6, 1000)
+    plain = scenario(architecture=replace(ARCHITECTURE, layers=1))
+    window = replace(plain, architecture=replace(plain.architecture, sliding_window=300))
+    for case, worst in ((plain, short), (window, long), (replace(window, attention="torch-varlen"), short)):
+        assert {worst_pack(case, [short, long], level) for level in ("none", "full")} == {worst}
+        peaks = {pack: trace(meta_decoder(case), pack.pack(257)).peak for pack in (short, long)}
+        assert max(peaks, key=peaks.get) is worst
 
 
 def test_time_is_measured_on_few_layers_and_estimated_elsewhere():

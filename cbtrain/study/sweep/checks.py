@@ -11,6 +11,7 @@ from cbtrain.settings import MISSING, differences
 from cbtrain.study.anchored import anchored
 from cbtrain.study.run_folder import FREE
 from cbtrain.study.sweep.problems import Problems
+from cbtrain.training.checkpoints.resuming import CHANGES_NO_BIT
 from cbtrain.training.telemetry.loggers import check_loggers
 
 SHARED = ("model", "threads", "sharing")
@@ -92,7 +93,9 @@ def trained_by(config: StudyConfig) -> dict[str, Any]:
     kept = {name: settings[name] for name in names}
     kept["model"] = {key: value for key, value in kept["model"].items() if f"model.{key}" not in FREE}
     kept["tokens"] = {key: value for key, value in kept["tokens"].items() if f"tokens.{key}" not in FREE}
-    return {"speaker": speaker_of(config), **kept}
+    speaker = speaker_of(config)
+    kept[speaker] = {key: value for key, value in kept[speaker].items() if key not in CHANGES_NO_BIT}
+    return {"speaker": speaker, **kept}
 
 
 def _refuse_twins(configs: Mapping[str, StudyConfig], where: str, problems: Problems) -> None:
@@ -102,7 +105,8 @@ def _refuse_twins(configs: Mapping[str, StudyConfig], where: str, problems: Prob
         twin = next((other for other in names[:place] if trained[other] == trained[name]), None)
         if twin is not None:
             speaker = speaker_of(configs[name])
-            hint = f"What decides it is {speaker}.*, corpus, split and tokens: a seed of training, {speaker}.seed."
+            but = f"{speaker}.* (but {', '.join(CHANGES_NO_BIT)})"
+            hint = f"What decides it is {but}, corpus, split and tokens: a seed of training, {speaker}.seed."
             problem = f"it would train the same adapter as run {twin}"
             problems.add(UserError(problem, where=f"{where}, run {name}", hint=hint))
 

@@ -45,7 +45,7 @@ def fit_levels(
 ) -> Fit:
     """Return the fastest mixture of levels with which the largest of ``packs`` fits on ``machine``; the smallest one if
     none does. ``count`` returns the bytes that levels need (default: :func:`bytes_needed`)."""
-    if _plenty(scenario, worst_pack(scenario, packs, "none"), machine):
+    if _plenty(scenario, packs, machine):
         return Fit("none", None, fits=True)
     choices = [_short(levels) for levels in mixtures(scenario.architecture.layers)]
 
@@ -116,20 +116,15 @@ def _short(levels: tuple[str, ...]) -> str | tuple[str, ...]:
 def worst_pack(scenario: Scenario, packs: Sequence[PackShape], levels: str | Sequence[str]) -> PackShape:
     """Return the pack that needs most memory."""
     full = set(levels_of(levels, scenario.architecture.layers)) == {"full"}
-    return largest(
-        packs,
-        scenario.architecture,
-        activation_checkpointing="full" if full else "none",
-        compute_bytes=scenario.compute.itemsize,
-        device=scenario.device,
-    )
+    return largest(packs, scenario, keeps_all=not full)
 
 
-def _plenty(scenario: Scenario, pack: PackShape, machine: Machine) -> bool:
+def _plenty(scenario: Scenario, packs: Sequence[PackShape], machine: Machine) -> bool:
     """Return whether twice a generous count is there, so that a closer look is not worth its seconds."""
     a, size, lora = scenario.architecture, scenario.compute.itemsize, scenario.adapter
-    if a.sliding_window and scenario.attention == "sdpa" and max(pack.lengths) > a.sliding_window:
-        return False  # its masks grow with the square of a document
+    if any(scenario.bytes_of_scores(max(pack.lengths)) for pack in packs):
+        return False  # it grows with the square of a document
+    pack = worst_pack(scenario, packs, "none")
     layer = a.hidden * 10 + a.intermediate * 6 + 4 * (a.heads + a.kv_heads) * a.head_dim
     if isinstance(lora, LoraConfig) and (lora.dora or lora.dropout):
         layer *= 2  # each side path keeps an input of its own

@@ -50,6 +50,17 @@ class Scenario:
     def compute(self) -> torch.dtype:
         return self.format.compute
 
+    def bytes_of_scores(self, length: int) -> int:
+        """Return the bytes that grow with the square of a document's ``length`` and that a layer keeps: PyTorch's
+        attention keeps a mask for a document longer than ``sliding_window``, and where CUDA has no fused kernel the
+        scores of every head (:func:`cbtrain.training.planning.attention._document`)."""
+        a = self.architecture
+        masked = a.sliding_window is not None and length > a.sliding_window
+        fused = self.device != "cuda" or a.heads == a.kv_heads or not (masked or self.compute == torch.float32)
+        if self.attention != "sdpa" or (fused and not masked):
+            return 0
+        return length * length * self.compute.itemsize * (masked + (0 if fused else 2 * a.heads))
+
 
 def attention_of(wanted: str, device: str, compute: torch.dtype, head_dim: int) -> str:
     """Return the back-end that would serve on ``device``. One that is not here is taken to have what its makers

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbtrain.model.architecture import Architecture
 from cbtrain.model.head import rows_at_once
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import Pack, build_pack
 from cbtrain.tokens.packing import plan_packs
+from cbtrain.training.planning.scenario import Scenario
 
 ASSUMED_SHARE = 0.6
 """Supervised share of the tokens if there is no corpus; in the study's corpus it is 0.61."""
@@ -98,15 +98,20 @@ class PackShape:
         return build_pack(documents)
 
 
-def largest(
-    packs: Iterable[PackShape], a: Architecture, *, activation_checkpointing: str, compute_bytes: int, device: str
-) -> PackShape:
-    """Return the pack that needs most memory, by a rough count of activations per token and logits per supervised
-    token. Its exact memory is then traced."""
+def largest(packs: Iterable[PackShape], scenario: Scenario, *, keeps_all: bool) -> PackShape:
+    """Return the pack that needs most memory, by a rough count of activations per token, logits per supervised token
+    and scores. Its exact memory is then traced. ``keeps_all``: layers keep what they need, not their inputs alone."""
+    a, size = scenario.architecture, scenario.compute.itemsize
     wide = a.hidden * 6 + a.intermediate * 4 + 3 * (a.heads + a.kv_heads) * a.head_dim
-    token = a.layers * compute_bytes * (a.hidden if activation_checkpointing == "full" else wide)
-    row, most = a.vocabulary * (3 * 4 + compute_bytes), rows_at_once(a.vocabulary, device)
-    return max(packs, key=lambda pack: (pack.tokens * token + min(pack.supervised, most) * row, pack.tokens))
+    token = a.layers * size * (wide if keeps_all else a.hidden)
+    row, most = a.vocabulary * (3 * 4 + size), rows_at_once(a.vocabulary, scenario.device)
+    times = a.layers if keeps_all else 1
+
+    def needed(pack: PackShape) -> tuple[int, int]:
+        scores = times * sum(map(scenario.bytes_of_scores, pack.lengths))
+        return pack.tokens * token + min(pack.supervised, most) * row + scores, pack.tokens
+
+    return max(packs, key=needed)
 
 
 def _cut(length: int, counted: int, capacity: int) -> list[tuple[int, int]]:

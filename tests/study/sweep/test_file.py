@@ -86,6 +86,10 @@ def refusal(folder, text, *overrides):
         ),
         (QUICK + "runs: {a: {patient.seed: 1}, b: {}}\n", ["run b: it would train the same adapter as run a"]),
         (
+            QUICK + "grid: {therapist.activation_checkpointing: [none, full]}\n",
+            ["same adapter as run activation_checkpointing-none", "therapist.* (but activation_checkpointing)"],
+        ),
+        (
             "common: {model.path: here}\ngrid: {seed: [0, 1]}\n",
             ["run seed-1: it would train the same adapter as run seed-0", "a seed of training, therapist.seed."],
         ),
