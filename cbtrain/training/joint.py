@@ -62,10 +62,8 @@ def train_jointly(
         here = [index for index in here if tasks[index].batches[number].pack.supervised]
         tokens = {index: tasks[index].batches[number].pack.tokens for index in here}
         for some in _passes(tokens):
-            losses = _losses(decoder, [tasks[index] for index in some], number)
-            torch.stack(losses).sum().backward()
-            for index, loss in zip(some, losses, strict=True):
-                totals[index] += loss.detach()
+            for index, loss in zip(some, _backward(decoder, [tasks[index] for index in some], number), strict=True):
+                totals[index] += loss
             if stop():
                 for task in tasks:
                     task.engine.discard()
@@ -83,6 +81,14 @@ def _passes(tokens: Mapping[int, int]) -> Iterator[list[int]]:
         group.append(task)
     if group:
         yield group
+
+
+def _backward(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[Tensor]:
+    """Add to the gradients of each task those of its micro-batch ``number``. Return the losses; nothing else of the
+    pass is left when the next one begins."""
+    losses = _losses(decoder, tasks, number)
+    torch.stack(losses).sum().backward()
+    return [loss.detach() for loss in losses]
 
 
 def _losses(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[Tensor]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cbtrain.training.memory.heap import peak_of
 from cbtrain.training.memory.malloc import LOW, gives_back
 from cbtrain.training.memory.meter import MemorySplit
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
-from cbtrain.training.planning.static_memory import predict_static_memory, static_tensor_sizes
-from cbtrain.training.planning.trace import CUDA_GRANULE, trace
+from cbtrain.training.planning.static_memory import PredictedStaticMemory, predict_static_memory, static_tensor_sizes
+from cbtrain.training.planning.trace import CUDA_GRANULE, Trace, trace
 from cbtrain.training.planning.workload import PackShape
 
 KERNELS = 20_000_000
@@ -24,12 +26,18 @@ def predict_memory(scenario: Scenario, shape: PackShape) -> MemorySplit:
     """
     decoder = meta_decoder(scenario)
     static = predict_static_memory(decoder, scenario)
-    traced = trace(
-        decoder,
-        shape.pack(scenario.architecture.vocabulary),
-        accumulates=scenario.accumulates,
-        granule=CUDA_GRANULE if scenario.device == "cuda" else 1,
-    )
+    pack = shape.pack(scenario.architecture.vocabulary)
+    traced = trace(decoder, pack, accumulates=scenario.accumulates, granule=granule_of(scenario))
+    return at_peak(scenario, static, traced, static_tensor_sizes(decoder, scenario))
+
+
+def granule_of(scenario: Scenario) -> int:
+    """Return the step in bytes in which the device's allocator hands memory out."""
+    return CUDA_GRANULE if scenario.device == "cuda" else 1
+
+
+def at_peak(scenario: Scenario, static: PredictedStaticMemory, traced: Trace, sizes: Sequence[int]) -> MemorySplit:
+    """Return the peak of a pass that was ``traced``, beside ``static`` memory in tensors of ``sizes``."""
     activations, gradients, workspace = traced.activations, traced.gradients, traced.workspace
     if scenario.zero_stage in (2, 3):  # each rank keeps its share of the gradients only
         gradients //= scenario.world
@@ -38,7 +46,7 @@ def predict_memory(scenario: Scenario, shape: PackShape) -> MemorySplit:
     if scenario.device == "cpu":
         flat = static.weights + static.adapters + gradients + static.optimizer + activations + workspace
         threshold = LOW if gives_back(scenario.device, scenario.activation_checkpointing) else None
-        real = peak_of(static_tensor_sizes(decoder, scenario), traced.events, threshold=threshold)
+        real = peak_of(sizes, traced.events, threshold=threshold)
         workspace += max((real or flat) - flat, 0) + KERNELS
     workspace += static.copies
     total = static.weights + static.adapters + gradients + static.optimizer + activations + workspace

@@ -27,6 +27,16 @@ META = torch.device("meta")
 
 def meta_decoder(scenario: Scenario) -> Decoder:
     """Return a decoder on the meta device with the adapter of ``scenario``, in training mode."""
+    decoder = meta_base(scenario)
+    if isinstance(scenario.adapter, LoraConfig):
+        attach_lora(decoder, scenario.adapter)
+    else:
+        decoder.adapter = FullAdapter(decoder, FullConfig(), META)
+    return decoder
+
+
+def meta_base(scenario: Scenario) -> Decoder:
+    """Return a decoder on the meta device without an adapter, in training mode."""
     weight_format = scenario.format
     linear: Any = DenseLinear
     if weight_format.name == "nf4":
@@ -35,16 +45,18 @@ def meta_decoder(scenario: Scenario) -> Decoder:
         decoder = MetaDecoder(scenario, linear)
     decoder.to(scenario.compute).requires_grad_(scenario.full)
     decoder.activation_checkpointing, decoder.savings = scenario.activation_checkpointing, scenario.savings
-    if isinstance(scenario.adapter, LoraConfig):
-        adapter = LoraAdapter(decoder, scenario.adapter, META)
-        decoder.adapter, adapter.dropout = adapter, MetaDropout(scenario.adapter.dropout, 0)
-        for module in adapter.modules.values():
-            module.dropout = adapter.dropout
-        if scenario.savings.fused:
-            join_weights(decoder.layers)
-    else:
-        decoder.adapter = FullAdapter(decoder, FullConfig(), META)
     return decoder.train()
+
+
+def attach_lora(decoder: Decoder, config: LoraConfig) -> LoraAdapter:
+    """Give ``decoder`` an adapter on the meta device, and return it."""
+    adapter = LoraAdapter(decoder, config, META)
+    decoder.adapter, adapter.dropout = adapter, MetaDropout(config.dropout, 0)
+    for module in adapter.modules.values():
+        module.dropout = adapter.dropout
+    if decoder.savings.fused:
+        join_weights(decoder.layers)
+    return adapter
 
 
 class MetaDecoder(Decoder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,12 @@ def static_tensor_sizes(decoder: Decoder, scenario: Scenario) -> list[int]:
     trained = list(decoder.trainable_parameters().values())
     sizes = [linear.weight_bytes for linear in decoder.linears.values() if not list(linear.parameters(recurse=False))]
     sizes += [p.numel() * p.element_size() for p in decoder.parameters()]
+    return sizes + optimizer_tensor_sizes(trained, scenario)
+
+
+def optimizer_tensor_sizes(trained: Sequence[nn.Parameter], scenario: Scenario) -> list[int]:
+    """Return the bytes of each tensor that the engine holds beside the ``trained`` parameters through a step."""
+    sizes: list[int] = []
     for parameter in trained:
         moments = _moments(parameter, scenario.optimizer)
         sizes += [moments // 2] * 2 if moments else []

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.fused.layer import Group
 from cbtrain.tokens.pack import Pack
-from cbtrain.training.loss import loss_sum
+from cbtrain.training.loss import token_losses
 from cbtrain.training.memory.allocations import LiveStorages
 from cbtrain.training.planning.static_memory import rounded
 
@@ -34,15 +35,23 @@ class Trace:
         return self.activations + self.gradients + self.workspace
 
 
-def trace(decoder: Decoder, pack: Pack, *, accumulates: bool = False, granule: int = 1) -> Trace:
-    """Return the memory of one forward and backward pass of ``decoder`` (on the meta device) on ``pack``. With
-    ``accumulates``, gradients of an earlier micro-batch exist from the start."""
+def trace(
+    decoder: Decoder, pack: Pack, *, accumulates: bool = False, granule: int = 1, groups: tuple[Group, ...] = ()
+) -> Trace:
+    """Return the memory of one forward and backward pass of ``decoder`` (on the meta device) on ``pack``; ``groups`` of
+    its rows may have adapters of their own, if the decoder has none. With ``accumulates``, gradients of an earlier
+    micro-batch exist from the start."""
     parameters = list(decoder.trainable_parameters().values())
+    parameters += [
+        tensor for group in groups for module in group.modules.values() for tensor in module.tensors().values()
+    ]
     if decoder.adapter:
         decoder.adapter.prepare(0, pack.names, pack.cu_seqlens)
     watch = _Watch(parameters, granule, accumulates=accumulates)
     with watch.live:
-        loss = loss_sum(decoder, pack)
+        losses, loss_weights = token_losses(decoder, pack, groups)
+        loss = (losses * loss_weights).sum()
+        del losses, loss_weights
         watch.forward_ends()
         loss.backward()
         del loss

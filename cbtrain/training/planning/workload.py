@@ -83,6 +83,14 @@ class PackShape:
         lengths = tuple(max(2, round(length * share)) for length in self.lengths)
         return PackShape(lengths, min(max(1, round(self.supervised * share)), sum(lengths) - len(lengths)))
 
+    def cut(self, tokens: int) -> PackShape:
+        """Return its first ``tokens`` tokens, two or more, with as many supervised ones as can be among them."""
+        lengths: list[int] = []
+        for length in self.lengths:
+            if (left := tokens - sum(lengths)) >= 2:
+                lengths.append(min(length, left))
+        return PackShape(tuple(lengths), max(1, min(self.supervised, sum(lengths) - len(lengths))))
+
     def pack(self, vocabulary: int) -> Pack:
         """Return a pack of this shape with made-up words. The supervised tokens lie at the documents' ends."""
         random, left = np.random.default_rng(0), self.supervised
