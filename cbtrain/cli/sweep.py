@@ -82,22 +82,22 @@ def add(commands: Commands) -> None:
 def _sweep(parsed: argparse.Namespace) -> None:
     from cbtrain.console import plain
     from cbtrain.study.run_folder import new_run_folder
+    from cbtrain.study.sweep.options import Options
     from cbtrain.study.sweep.results import print_results, refuse_failed
-    from cbtrain.study.sweep.sweep import Options, plan_sweep, train_sweep
+    from cbtrain.study.sweep.sweep import plan_sweep, train_sweep
 
     if parsed.at_once is not None and parsed.at_once < 1:
         raise UserError(f"{parsed.at_once} runs at once", where="--at-once", hint="At least 1.")
     folder = parsed.out or new_run_folder("sweep")
     file = _file(parsed, folder)
     configs = plan_sweep(file, parsed.settings, folder)
-    console = leading_console()
+    console, options = leading_console(), Options(parsed.at_once, parsed.joint, options_of(parsed))
     if parsed.dry_run:
         from cbtrain.study.sweep.dry_run import print_plan
 
-        print_plan(configs, file, folder, console, parsed.at_once)
+        print_plan(configs, file, folder, console, options)
         return
     with continued_by(parsed.command_line, "--out", folder):
-        options = Options(parsed.at_once, parsed.joint, options_of(parsed))
         results = train_sweep(configs, file, folder, console, options)
     if results is None:
         return

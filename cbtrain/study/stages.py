@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ from cbtrain.tokens.tokenizer import has_tokenizer, load_tokenizer, tokenizer_no
 from cbtrain.training import distributed
 from cbtrain.training.config import RuntimeConfig, StageConfig
 from cbtrain.training.engines.zero3 import partitioner
-from cbtrain.training.planning.fitting import fit_at, fit_levels, require_fit
+from cbtrain.training.planning.fitting import Levels, fit_at, fit_levels, require_fit, smallest
 from cbtrain.training.planning.machine import Machine, this_machine
 from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.scenario import Scenario, attention_of
@@ -187,23 +188,36 @@ class StageSpec:
             except UserError as error:
                 raise UserError(error.what, where=f"{self.name}.{error.where}", hint=error.hint) from None
 
-    def require_limit(self, documents: TokenStore) -> None:
-        """Raise UserError if ``training.memory_limit`` is below the least that it takes to train ``documents``."""
+    def require_limit(self, documents: TokenStore, machine: Machine | None = None) -> None:
+        """Raise UserError if ``training.memory_limit`` is below the least that it takes to train ``documents``; with
+        ``machine``, by itself on this one, whoever else trains beside."""
         if self.runtime.memory_limit is None:
             return
-        least, machine = "full" if self._chooses else self.settings.fixed_level, self._machine()
-        fit = fit_at(self.scenario(distributed.world()), self._packs(documents), least, machine)
+        least, world = "full" if self.chooses else self.settings.fixed_level, 1 if machine else distributed.world()
+        machine = machine or self.machine()
+        fit = fit_at(self.scenario(world), self.packs(documents), least, machine)
         require_fit(fit, machine, self.name)
 
-    def levels(self, documents: TokenStore, console: Console, beside: int = 0) -> str | tuple[str, ...]:
-        """Return how much the layers compute again, if ``documents`` are trained (with ``auto``, as little as the
-        memory allows that is there now or ``training.memory_limit``, less the bytes ``beside`` that others keep).
-        Raises UserError if that limit is too low."""
+    def levels(
+        self,
+        documents: TokenStore,
+        console: Console,
+        machine: Machine | None = None,
+        needed: Callable[[Levels], int] | None = None,
+    ) -> Levels:
+        """Return how much the layers compute again, if ``documents`` are trained: with ``auto``, as little as
+        ``machine`` allows (default: :meth:`machine`); on several ranks all compute as much again as the one with the
+        least memory. ``needed`` returns the bytes that levels take (default: those of this stage alone). Raises
+        UserError if ``training.memory_limit`` is too low."""
         limit, level = self.runtime.memory_limit, self.settings.fixed_level
-        if limit is None and not self._chooses:
+        if limit is None and not self.chooses:
             return level
-        machine, scenario, packs = self._machine(beside), self.scenario(distributed.world()), self._packs(documents)
-        fit = fit_levels(scenario, packs, machine) if self._chooses else fit_at(scenario, packs, level, machine)
+        machine = machine or self.machine()
+        scenario, packs = self.scenario(distributed.world()), self.packs(documents)
+        if self.chooses:
+            fit = fit_levels(scenario, packs, machine, needed)
+        else:
+            fit = fit_at(scenario, packs, level, machine, needed)
         if limit is not None:
             require_fit(fit, machine, self.name)
         if not fit.fits:
@@ -212,21 +226,21 @@ class StageSpec:
                 f"{self.name}: may not fit into memory: {(fit.needed or 0) / 1e9:.1f} GB of "
                 f"{machine.memory / 1e9:.1f}; `cbtrain plan` says more",
             )
-        elif fit.levels != "none" and self._chooses:
+        elif fit.levels != "none" and self.chooses:
             say(console, f"{self.name}: activation checkpointing {fit.text}, to fit into {machine.memory / 1e9:.1f} GB")
-        return distributed.agreed(fit.levels)
+        return smallest(distributed.gathered(fit.levels), scenario.architecture.layers)
 
     @property
-    def _chooses(self) -> bool:
+    def chooses(self) -> bool:
         """Whether memory chooses what the layers compute again."""
         return self.settings.activation_checkpointing == "auto"
 
-    def _machine(self, beside: int = 0) -> Machine:
+    def machine(self) -> Machine:
         """Return the machine that trains, with as much memory as training may take."""
-        machine = this_machine(self.device, self.runtime.memory_limit)
-        return replace(machine, memory=machine.memory - beside)
+        return this_machine(self.device, self.runtime.memory_limit)
 
-    def _packs(self, documents: TokenStore) -> list[PackShape]:
+    def packs(self, documents: TokenStore) -> list[PackShape]:
+        """Return the packs of an epoch of ``documents``."""
         return Workload.of(documents, self.settings.pack_tokens).packs()
 
     def decoder(self, console: Console) -> Decoder:

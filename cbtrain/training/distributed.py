@@ -32,6 +32,11 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def launched_here() -> int:
+    """Return how many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", launched()))
+
+
 def join(timeout_minutes: float, *, alone: bool = False) -> None:
     """Join the process group if there are several ranks; with ``alone`` make a group of one too, as DeepSpeed needs.
 

@@ -33,13 +33,13 @@ from cbtrain.training.telemetry.status import Status
 
 @dataclass(slots=True)
 class Seat:
-    """One stage among several: its run, its adapter, whether this can be computed with others in one pass, and what is
-    open for it. ``name`` is what it is called."""
+    """One stage among several: its run, its adapter, why this is not computed with others in one pass (None: it is,
+    if that is asked for), and what is open for it. ``name`` is what it is called."""
 
     name: str
     run: StageRun
     adapter: LoraAdapter
-    joins: bool
+    obstacle: str | None
     opened: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
@@ -91,7 +91,7 @@ class StagesInTurn:
         newest checkpoint. Raises UserError as :class:`~cbtrain.training.stage.StageState`."""
         stage.folder.mkdir(parents=True, exist_ok=True)
         run = StageRun(stage, self.console, self.meter, name)
-        seat = Seat(name, run, adapter, joint_obstacle(stage.decoder, adapter, run.engine) is None)
+        seat = Seat(name, run, adapter, joint_obstacle(stage.decoder, adapter, stage.settings.pack_tokens))
         seat.run.signals.heard = self.signals.heard
         seat.opened.enter_context(seat.run.open())
         seat.run.telemetry.wait()
@@ -156,7 +156,7 @@ class StagesInTurn:
 
     def _together(self, seats: Sequence[Seat]) -> list[Seat]:
         """Return those of ``seats`` whose steps are made together: none, or several with the same recomputation."""
-        joining = [seat for seat in seats if seat.joins]
+        joining = [seat for seat in seats if seat.obstacle is None]
         alike = [seat for seat in joining if seat.run.stage.levels_now == joining[0].run.stage.levels_now]
         return alike if len(alike) > 1 else []
 

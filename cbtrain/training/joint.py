@@ -20,7 +20,6 @@ from cbtrain.model.fused.obstacles import obstacle
 from cbtrain.tokens.pack import concatenated
 from cbtrain.tokens.stream import MicroBatch
 from cbtrain.training.engines.engine import TrainingEngine
-from cbtrain.training.engines.torch_engine import TorchEngine
 from cbtrain.training.loss import token_losses
 from cbtrain.training.step import NOTHING, StepResult, share_of_loss, update
 
@@ -38,13 +37,13 @@ class Task:
     learning_rate: float
 
 
-def joint_obstacle(decoder: Decoder, adapter: LoraAdapter, engine: TrainingEngine) -> str | None:
-    """Return why the rows of ``adapter``, which ``decoder`` has now, in training, cannot be computed with those of
-    others, or None."""
+def joint_obstacle(decoder: Decoder, adapter: LoraAdapter, pack_tokens: int) -> str | None:
+    """Return why the rows of ``adapter``, which ``decoder`` has now, in training, are not computed with those of
+    others on one rank, or None. ``pack_tokens`` are those of its packs."""
+    if pack_tokens >= MOST_TOKENS:
+        return f"packs of {pack_tokens:,} tokens"
     if adapter.trained:
         return "modules_to_save"
-    if not isinstance(engine, TorchEngine) or engine.world > 1:
-        return "several ranks"
     if not decoder.savings.fused:
         return "training.savings_off"
     return next((reason for block in decoder.layers if (reason := obstacle(block))), None)

@@ -104,8 +104,8 @@ with MemoryMeter("cpu") as meter:
 """
 
 
-def test_the_peak_of_a_process_is_not_above_the_prediction(tmp_path):
-    """Nor a quarter below it."""
+def test_the_peak_of_a_process_is_predicted(tmp_path):
+    """Between 3 % too little and 25 % too much."""
     paths = [str(LAUNCH), str(Path(__file__).parent), *(path for path in sys.path if path.endswith("shared"))]
     command = [sys.executable, "-c", MEASURED, *paths]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,19 +12,20 @@ from cbtrain.console import plain, table_of
 from cbtrain.study.pipeline import set_up
 from cbtrain.study.sweep.checks import differing
 from cbtrain.study.sweep.held_out import comparison_of
-from cbtrain.study.sweep.memory import predicted_memory
-from cbtrain.study.sweep.prepare import prepare_runs
+from cbtrain.study.sweep.memory import predicted_memory, shares
+from cbtrain.study.sweep.options import Options
+from cbtrain.study.sweep.prepare import PreparedRun, prepare_runs
 from cbtrain.study.sweep.results import by_speaker, in_words
-from cbtrain.training.planning.machine import this_machine
+from cbtrain.training import distributed
 
 WIDE = 80
 """Letters of the settings in which a run differs."""
 
 
 def print_plan(
-    configs: Mapping[str, StudyConfig], file: Path, folder: Path, console: Console, at_once: int | None
+    configs: Mapping[str, StudyConfig], file: Path, folder: Path, console: Console, options: Options
 ) -> None:
-    """Read the corpora, and print what each run would be trained on and the memory of all (``at_once`` together),
+    """Read the corpora, and print what each run would be trained on and the memory of all, trained as ``options`` say,
     without loading weights. Raises UserError as :func:`cbtrain.study.sweep.sweep.train_sweep`."""
     set_up(next(iter(configs.values())))
     runs = prepare_runs(configs, folder, str(file), console)
@@ -41,15 +42,20 @@ def print_plan(
         comparison = comparison_of(members)
         if comparison and comparison.common:
             plain(console, f"{members[0].speaker}: {comparison.in_words}")
+    _print_memory(runs, console, options)
+
+
+def _print_memory(runs: Sequence[PreparedRun], console: Console, options: Options) -> None:
+    machine = runs[0].spec.machine().share_of(distributed.launched_here())
     with console.status("Predicting memory"):
-        limit = runs[0].config.training.memory_limit
-        memory, machine = predicted_memory(runs, at_once), this_machine(runs[0].spec.device, limit)
-    parts = f"{_gb(memory.one)} for one run, {_gb(memory.others)} for what the others keep"
+        ranks = shares(runs, distributed.launched())
+        memory = max((predicted_memory(share, options) for share in ranks), key=lambda memory: memory.total)
+    what = "one run" if memory.joined == 1 else f"a pass of {memory.joined} runs"
+    parts = f"{_gb(memory.one)} for {what}, {_gb(memory.others)} for what the others keep"
     plain(console, f"memory: about {_gb(memory.total)} on one rank ({parts})")
     if machine.fits(memory.total):
         return
-    auto = all(run.spec.settings.activation_checkpointing == "auto" for run in runs)
-    least = predicted_memory(runs, at_once, level="full").total if auto else memory.total
+    least = max(predicted_memory(share, options, level="full").total for share in ranks)
     if machine.fits(least):
         plain(console, f"to fit into {_gb(machine.memory)}, layers will compute again (at least {_gb(least)})")
     else:

@@ -12,6 +12,7 @@ import torch
 from cbtrain.errors import Stopped
 from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.training import distributed
+from cbtrain.training.planning.machine import Machine
 from cbtrain.training.signals import StopSignals
 
 LOOK_EVERY = 0.5
@@ -20,20 +21,23 @@ LOOK_EVERY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """This process among those that ``torchrun`` started: noted before it leaves their group to train by itself."""
+    """This process among those that ``torchrun`` started, and its share of the ``machine``: noted before it leaves
+    their group to train by itself."""
 
     rank: int
     world: int
+    machine: Machine
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
 
 
-def leave_group() -> Place:
+def leave_group(machine: Machine) -> Place:
     """Leave the group of ranks after all have come here, and return the place of this one in it: from now on this
-    process trains as if it were the only one. On a GPU it takes that of its place on the machine."""
-    place = Place(distributed.rank(), distributed.world())
+    process trains as if it were the only one. On a GPU it takes that of its place on the machine. ``machine`` is what
+    is here before any of them loads weights."""
+    place = Place(distributed.rank(), distributed.world(), machine.share_of(distributed.launched_here()))
     distributed.leave()
     if place.world > 1 and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

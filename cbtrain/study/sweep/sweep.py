@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cbtrain.study.sweep.files import NOTES, SWEEP
 from cbtrain.study.sweep.folder import check_folder, hold_sweep, read_note, write_note, write_sweep
 from cbtrain.study.sweep.held_out import Comparison, comparison_of, documents_digest, measure_missing
 from cbtrain.study.sweep.memory import require_memory
+from cbtrain.study.sweep.options import Options
 from cbtrain.study.sweep.prepare import PreparedRun, prepare_runs
 from cbtrain.study.sweep.problems import Problems
 from cbtrain.study.sweep.ranks import Place, dealt, leave_group, wait_until
@@ -45,16 +45,6 @@ def plan_sweep(file: Path, overrides: Sequence[str], folder: Path) -> dict[str, 
     return configs
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """``at_once``: how many runs of a rank take turns, None for all; ``joint``: in one pass where it pays.
-    ``command`` has all options of the command line: ranks must have the same."""
-
-    at_once: int | None = None
-    joint: bool = False
-    command: Mapping[str, Any] = field(default_factory=dict)
-
-
 def train_sweep(
     configs: Mapping[str, StudyConfig], file: Path, folder: Path, console: Console, options: Options
 ) -> SweepResults | None:
@@ -72,14 +62,14 @@ def train_sweep(
     heading(console, "1/3", "Read the corpora")
     runs = prepare_runs(configs, folder, str(file), console)
     _require_same_documents(runs)
-    require_memory(runs, options.at_once)
+    require_memory(runs, options)
     if distributed.rank() == 0:
         hold_sweep(folder)
         write_sweep(configs, folder)
         for run in runs:
             if read_note(folder, run.name).get(FAILED):
                 write_note(folder, run.name, **{FAILED: ""})
-    place = leave_group()
+    place = leave_group(runs[0].spec.machine())
     mine = dealt(runs, place.world)[place.rank]
     fresh = [run for run in mine if not run.folder.exists()]
     try:
@@ -114,7 +104,7 @@ def _train_mine(
     shared = SharedDecoder(mine[0], console) if mine else None
     if shared is None:
         return
-    train_runs(mine, folder, shared, console, options.at_once, joint=options.joint)
+    train_runs(mine, folder, shared, place.machine, console, options)
     for run in filter(is_finished, mine):
         if comparison := comparisons[run.speaker]:
             measure_missing(run, comparison, folder, lambda: shared.decoder)

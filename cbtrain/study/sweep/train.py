@@ -23,11 +23,14 @@ from cbtrain.study.run_folder import finished_stage
 from cbtrain.study.sweep.base import base_results
 from cbtrain.study.sweep.display import SweepDisplay
 from cbtrain.study.sweep.folder import write_note
-from cbtrain.study.sweep.memory import kept_beside
+from cbtrain.study.sweep.levels import choose_levels
+from cbtrain.study.sweep.options import Options
 from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.training.engines.engine import State
 from cbtrain.training.in_turn import Outcomes, StagesInTurn
 from cbtrain.training.memory.meter import MemoryMeter
+from cbtrain.training.planning.fitting import Levels
+from cbtrain.training.planning.machine import Machine
 from cbtrain.training.result import TrainingResult
 
 FAILED = "failed"
@@ -49,13 +52,12 @@ def train_runs(
     runs: Sequence[PreparedRun],
     folder: Path,
     shared: SharedDecoder,
+    machine: Machine,
     console: Console,
-    at_once: int | None = None,
-    *,
-    joint: bool = False,
+    options: Options,
 ) -> None:
-    """Train those of ``runs`` that are not finished, in turn: all of them, or ``at_once`` and then the next ones;
-    with ``joint`` in passes for several of them. A run whose loss stays non-finite is noted as failed in the
+    """Train those of ``runs`` that are not finished, in turn, as ``options`` say, within the memory of ``machine``. A
+    run whose loss stays non-finite is noted as failed in the
     sweep's ``folder``, and the others go on. Raises Stopped if a signal came; the state of all is saved then."""
     waiting = []
     for run in (run for run in runs if not is_finished(run)):
@@ -66,20 +68,13 @@ def train_runs(
             _finish(run, result)
     if kept := [run.name for run in runs if run not in waiting]:
         say(console, f"finished before, kept: {', '.join(kept)}")
-    size = at_once or max(len(waiting), 1)
+    size = options.at_once or max(len(waiting), 1)
     parts = [(waiting[first : first + size], Told()) for first in range(0, len(waiting), size)]
-    # Before the base takes the memory that they look at.
-    levels = {name: level for part, told in parts for name, level in _levels(part, told).items()}
+    levels: dict[str, Levels] = {}
     for part, told in parts:
-        _train(part, folder, shared, console, told, levels, joint=joint)
-
-
-def _levels(runs: Sequence[PreparedRun], told: Told) -> dict[str, str | tuple[str, ...]]:
-    """Return by name what the layers of each of ``runs`` compute again, while the others keep what they keep."""
-    beside = kept_beside(runs)
-    return {
-        run.name: run.spec.levels(run.dataset.train.documents, told.console(run.name), beside[run.name]) for run in runs
-    }
+        levels |= choose_levels(part, machine, told.console, joint=options.joint)
+    for part, told in parts:
+        _train(part, folder, shared, console, told, levels, joint=options.joint)
 
 
 def is_finished(run: PreparedRun) -> bool:
@@ -98,7 +93,7 @@ def _train(
     shared: SharedDecoder,
     console: Console,
     told: Told,
-    levels: Mapping[str, str | tuple[str, ...]],
+    levels: Mapping[str, Levels],
     *,
     joint: bool,
 ) -> None:
@@ -128,7 +123,9 @@ def _train(
                 prepared[run.name] = prepare_adapter(
                     *arguments, told.console(run.name), base=base, levels=levels[run.name]
                 )
-                stages.add(run.name, prepared[run.name].stage, adapter)
+                seat = stages.add(run.name, prepared[run.name].stage, adapter)
+                if joint and seat.obstacle:
+                    say(told.console(run.name), f"computed alone, in spite of --joint: {seat.obstacle}")
             told.say(console, len(runs))
             display = SweepDisplay(stages.seats, console)
             with display.shown():

@@ -23,12 +23,16 @@ STATE_BYTES = 32
 """Bytes of a trained parameter, its gradient and moments, and copies of them, if each is fp32."""
 
 
+Levels = str | tuple[str, ...]
+"""A level for all layers, or one for each (:data:`cbtrain.model.fused.levels.LEVELS`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """``levels`` are those of the layers (:data:`cbtrain.model.fused.levels.LEVELS`); ``needed`` the bytes that all
     ranks on one device take with them, None where there is plenty of memory and nobody counted."""
 
-    levels: str | tuple[str, ...]
+    levels: Levels
     needed: int | None
     fits: bool
 
@@ -41,11 +45,11 @@ def fit_levels(
     scenario: Scenario,
     packs: Sequence[PackShape],
     machine: Machine,
-    count: Callable[[str | tuple[str, ...]], int] | None = None,
+    count: Callable[[Levels], int] | None = None,
 ) -> Fit:
     """Return the fastest mixture of levels with which the largest of ``packs`` fits on ``machine``; the smallest one if
     none does. ``count`` returns the bytes that levels need (default: :func:`bytes_needed`)."""
-    if _plenty(scenario, packs, machine):
+    if count is None and plenty(scenario, packs, machine):
         return Fit("none", None, fits=True)
     choices = [_short(levels) for levels in mixtures(scenario.architecture.layers)]
 
@@ -67,22 +71,27 @@ def fit_levels(
     return Fit(choices[fitting], least, fits=True)
 
 
-def bytes_needed(
-    scenario: Scenario, packs: Sequence[PackShape], levels: str | tuple[str, ...], machine: Machine
-) -> int:
+def bytes_needed(scenario: Scenario, packs: Sequence[PackShape], levels: Levels, machine: Machine) -> int:
     """Return the predicted peak on one device; ranks on a CPU share the machine."""
     return predicted(scenario, packs, levels).total * machine.shared_by(scenario.world)
 
 
-def predicted(scenario: Scenario, packs: Sequence[PackShape], levels: str | tuple[str, ...]) -> MemorySplit:
+def predicted(scenario: Scenario, packs: Sequence[PackShape], levels: Levels) -> MemorySplit:
     """Return the predicted peak of one rank at ``levels``, with the pack that needs most."""
     scenario = replace(scenario, activation_checkpointing=levels)
     return predict_memory(scenario, worst_pack(scenario, packs, levels))
 
 
-def fit_at(scenario: Scenario, packs: Sequence[PackShape], level: str, machine: Machine) -> Fit:
-    """Return whether the largest of ``packs`` fits on ``machine`` with ``level`` in all layers."""
-    needed = bytes_needed(scenario, packs, level, machine)
+def fit_at(
+    scenario: Scenario,
+    packs: Sequence[PackShape],
+    level: str,
+    machine: Machine,
+    count: Callable[[Levels], int] | None = None,
+) -> Fit:
+    """Return whether the largest of ``packs`` fits on ``machine`` with ``level`` in all layers; ``count`` as in
+    :func:`fit_levels`."""
+    needed = count(level) if count else bytes_needed(scenario, packs, level, machine)
     return Fit(level, needed, fits=machine.fits(needed))
 
 
@@ -109,6 +118,12 @@ def levels_text(levels: str | Sequence[str]) -> str:
     return ", ".join(parts) if len(counts) > 1 else levels[0]
 
 
+def smallest(choices: Sequence[Levels], layers: int) -> Levels:
+    """Return which of ``choices`` (of :func:`fit_levels`) computes most again."""
+    order = [_short(levels) for levels in mixtures(layers)]
+    return max(choices, key=order.index)
+
+
 def _short(levels: tuple[str, ...]) -> str | tuple[str, ...]:
     return levels[0] if len(set(levels)) == 1 else levels
 
@@ -119,8 +134,9 @@ def worst_pack(scenario: Scenario, packs: Sequence[PackShape], levels: str | Seq
     return largest(packs, scenario, keeps_all=not full)
 
 
-def _plenty(scenario: Scenario, packs: Sequence[PackShape], machine: Machine) -> bool:
-    """Return whether twice a generous count is there, so that a closer look is not worth its seconds."""
+def plenty(scenario: Scenario, packs: Sequence[PackShape], machine: Machine, runs: int = 1) -> bool:
+    """Return whether twice a generous count is there for each of so many ``runs``, so that a closer look is not worth
+    its seconds."""
     a, size, lora = scenario.architecture, scenario.compute.itemsize, scenario.adapter
     if any(scenario.bytes_of_scores(max(pack.lengths)) for pack in packs):
         return False  # it grows with the square of a document
@@ -131,14 +147,10 @@ def _plenty(scenario: Scenario, packs: Sequence[PackShape], machine: Machine) ->
     weights = a.layers * (3 * a.hidden * a.intermediate + 2 * a.hidden * a.head_dim * (a.heads + a.kv_heads))
     weights += 2 * a.vocabulary * a.hidden
     trained = STATE_BYTES * (weights if scenario.full else _adapter_parameters(scenario))
-    rows = rows_at_once(a.vocabulary, scenario.device) if scenario.savings.logits else pack.tokens
-    count = (
-        pack.tokens * layer * a.layers * size
-        + weights * size
-        + trained
-        + 12 * min(rows, pack.supervised) * a.vocabulary
-    )
-    return machine.fits((2 * count + KERNELS) * machine.shared_by(scenario.world))
+    at_once = rows_at_once(a.vocabulary, scenario.device) if scenario.savings.logits else pack.tokens
+    rows = min(pack.supervised, at_once)
+    count = pack.tokens * layer * a.layers * size + weights * size + trained + 12 * rows * a.vocabulary
+    return machine.fits((2 * count + KERNELS) * machine.shared_by(scenario.world) * runs)
 
 
 def _adapter_parameters(scenario: Scenario) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -71,6 +71,16 @@ class Machine:
     def shared_by(self, ranks: int) -> int:
         """Return how many of ``ranks`` take their memory from this machine's: on a CPU all of them."""
         return ranks if self.kind == "cpu" else 1
+
+    def share_of(self, ranks: int) -> Machine:
+        """Return what each of ``ranks`` that train by themselves here has of it: on a CPU an equal part of its memory
+        beyond the reserve, so that one's peak fits into its part if as many peaks fit into the whole."""
+        count = self.shared_by(ranks)
+        return replace(self, memory=self.reserve + (self.memory - self.reserve) // count)
+
+    def beside(self, kept: int) -> Machine:
+        """Return the machine without ``kept`` bytes of its memory."""
+        return replace(self, memory=self.memory - kept)
 
     def fits(self, peak: int) -> bool:
         return peak + self.reserve <= self.memory

@@ -1,6 +1,7 @@
 """What keeps a sweep from beginning is told at once, with the run's name, before anything is loaded."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -14,11 +15,14 @@ from cbtrain.study.anchored import anchored
 from cbtrain.study.run_files import CONFIG
 from cbtrain.study.sweep.checks import differing
 from cbtrain.study.sweep.folder import write_sweep as write_resolved
-from cbtrain.study.sweep.memory import kept_beside, predicted_memory, require_memory
+from cbtrain.study.sweep.levels import choose_levels
+from cbtrain.study.sweep.memory import Need, Together, predicted_memory, require_memory
+from cbtrain.study.sweep.options import Options
 from cbtrain.study.sweep.prepare import prepare_runs
 from cbtrain.study.sweep.sweep import plan_sweep
 from cbtrain.study.sweep.sweep_file import SWEEPS, find_sweep
 from cbtrain.training.planning.machine import this_machine
+from cbtrain.training.planning.memory_plan import KERNELS
 
 QUICK = "common: {config: quick}\n"
 
@@ -214,7 +218,7 @@ def test_memory_is_that_of_the_largest_run_and_what_the_others_keep(place, tmp_p
     assert wide.total - wide.one in (two.others, 4 * two.others)
     every = predicted_memory(list(prepared.values()))
     assert every.total > max(memory.total for memory in alone.values())
-    once = predicted_memory(list(prepared.values()), at_once=1)
+    once = predicted_memory(list(prepared.values()), Options(at_once=1))
     assert once.total == max(memory.total for memory in alone.values())
 
 
@@ -232,19 +236,25 @@ def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys):
         return prepare_runs(configs, tmp_path / "out", str(file), console)
 
     runs = prepared()
-    beside, all_together = kept_beside(runs), predicted_memory(runs)
-    assert set(beside.values()) == {all_together.others}
-    reserve = this_machine("cpu").reserve
-    (first, *_) = prepared(f"training.memory_limit={(1.15 * all_together.one + reserve) / 1e9}")
-    documents = first.dataset.train.documents
-    assert first.spec.levels(documents, console) == "none"
-    assert first.spec.levels(documents, console, beside["a"]) != "none"
+    all_together, reserve = predicted_memory(runs), this_machine("cpu").reserve
+    limited = prepared(f"training.memory_limit={(1.1 * all_together.one + reserve) / 1e9}")
+    machine = limited[0].spec.machine()
+
+    def levels(some, machine):
+        return choose_levels(some, machine, lambda name: console, joint=False)
+
+    assert levels(limited[:1], machine) == {"a": "none"}
+    assert "none" not in levels(limited[:2], machine).values()
+    # Of the ranks on a CPU each has its part of the memory.
+    two = replace(machine, memory=2 * machine.memory - reserve)
+    assert (two.share_of(2), two.share_of(1)) == (machine, two)
+    assert replace(two, kind="cuda").share_of(2).memory == two.memory  # each has its own
     most, least_of_a = (predicted_memory(runs[:1], level=level).one for level in ("none", "full"))
     limit = (least_of_a + most) / 2 + reserve
     fixed = f"training.memory_limit={limit / 1e9}", "therapist.activation_checkpointing=none"
-    require_memory(prepared(fixed[0])[:1], None)
+    require_memory(prepared(fixed[0])[:1], Options())
     with pytest.raises(UserError, match="run a, training.memory_limit: .* with activation checkpointing none"):
-        require_memory(prepared(*fixed)[:1], None)
+        require_memory(prepared(*fixed)[:1], Options())
     least = predicted_memory(runs, level="full").total
     assert least < 0.9 * all_together.total
     between = (least + all_together.total) / 2
@@ -252,6 +262,42 @@ def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys):
     assert "layers will compute again (at least 0.0" in capsys.readouterr().out
     assert main(["sweep", str(file), "--dry-run", f"training.memory_limit={(0.8 * least + reserve) / 1e9}"]) == 0
     assert "Warning: " in capsys.readouterr().out
+
+
+def test_joint_passes_are_planned_and_fit_into_the_limit(place, tmp_path, capsys):
+    runs = {name: {"therapist.seed": n} for n, name in enumerate("abc")} | {
+        "dropout": {"therapist.lora.dropout": 0.1},
+        "wide": {"therapist.pack_tokens": 4096},
+    }
+    common = common_settings(place)
+    common["therapist"] |= {"pack_tokens": 1024, "activation_checkpointing": "auto"}
+    file = write_sweep(tmp_path / "sweep.yaml", common, runs)
+    configs = plan_sweep(file, (), tmp_path / "out")
+    console = Console(quiet=True)
+    prepared = prepare_runs(configs, tmp_path / "out", str(file), console)
+    needs = {run.name: Need.of(run, joint=True) for run in prepared}
+    told = {name: need.obstacle for name, need in needs.items() if need.obstacle}
+    assert told == {"dropout": "LoRA dropout", "wide": "packs of 4,096 tokens"}
+    three = Together([needs[name] for name in "abc"])
+    joint, in_turn = three.memory(), predicted_memory(prepared[:3])
+    assert (joint.joined, joint.others, in_turn.joined) == (3, 0, 1)
+    assert joint.total - KERNELS > 1.5 * (in_turn.total - KERNELS)
+    most, least = joint.total, three.memory("full").total
+    machine = replace(this_machine("cpu", 1.0), memory=this_machine("cpu").reserve + (most + least) // 2)
+    levels = choose_levels(prepared[:3], machine, lambda name: console, joint=True)
+    (level,) = set(levels.values())
+    assert level != "none"
+    assert machine.fits(three.memory(level).total)
+    between = (least + predicted_memory(prepared[:3], level="full").total) / 2
+    limit = f"training.memory_limit={(between + machine.reserve) / 1e9}"
+    configs = plan_sweep(file, [limit], tmp_path / "out")
+    limited = prepare_runs(configs, tmp_path / "out", str(file), console)
+    with pytest.raises(UserError, match=r"memory_limit: 3 runs need .* more than .* leave out --joint"):
+        require_memory(limited[:3], Options(joint=True))
+    require_memory(limited[:3], Options())
+    file = write_sweep(tmp_path / "three.yaml", common, {name: runs[name] for name in "abc"})
+    assert main(["sweep", str(file), "--dry-run", "--joint"]) == 0
+    assert "for a pass of 3 runs, 0.00 GB for what" in capsys.readouterr().out
 
 
 def test_errors_of_corpora_and_targets_come_before_weights(place, tmp_path, capsys):
