@@ -94,9 +94,24 @@ class StagesInTurn:
         seat = Seat(name, run, adapter, joint_obstacle(stage.decoder, adapter, stage.settings.pack_tokens))
         seat.run.signals.heard = self.signals.heard
         seat.opened.enter_context(seat.run.open())
+        if seat.run.state.resumed and (told := self._how_it_continues(seat)):
+            seat.run.telemetry.event("joint", f"{stage.name}: {told}")
         seat.run.telemetry.wait()
         self.seats.append(seat)
         return seat
+
+    def _how_it_continues(self, seat: Seat) -> str:
+        """Return in what the next steps of a resumed stage differ from those before; nothing if they do not."""
+        before, steps = seat.run.progress.joint_steps, seat.run.progress.step
+        if self.joint and seat.obstacle is None:
+            return (
+                "" if before == steps else f"{steps - before} of {steps} steps were computed alone, the next are joint"
+            )
+        return (
+            f"{before} of {steps} steps were joint (equal up to rounding), the next are computed alone"
+            if before
+            else ""
+        )
 
     def train(self, outcomes: Outcomes, after_turn: Callable[[], None] = lambda: None) -> None:
         """Train all stages to their ends. ``after_turn`` is called after every turn, in which each of the stages that
@@ -176,7 +191,7 @@ class StagesInTurn:
         for seat, work, outcome in zip(seats, works, outcomes, strict=True):
             try:
                 with self.turn_of(seat):
-                    seat.run.finish_step(work, outcome)
+                    seat.run.finish_step(work, outcome, joint=True)
                     seat.run.tell_warnings()
             except UserError as error:
                 failed.append((seat, error))

@@ -36,7 +36,7 @@ def _is_curve(value: Any) -> bool:
 
 
 CHECKS: dict[str, Check] = {
-    **dict.fromkeys(("step", "tokens", "scheduled", "supervised", "skipped", "waited"), is_count),
+    **dict.fromkeys(("step", "tokens", "scheduled", "supervised", "skipped", "waited", "joint_steps"), is_count),
     **dict.fromkeys(("validated", "best_step"), or_none(is_count)),
     "packs_per_step": or_none(lambda value: is_count(value) and value > 0),
     "seconds": is_amount,
@@ -54,10 +54,11 @@ class Progress:
     """JSON-able counters of one stage; losses are nats per supervised token.
 
     ``tokens`` counts all that were computed, ``scheduled`` those of steps that were made, by which the learning rate
-    goes. ``position`` is the stream's (:meth:`cbtrain.tokens.stream.PackStream.state`) and ``packs_per_step`` what it
-    was planned with. ``validated`` is the number of tokens at the last validation, ``waited`` counts validations since
-    the best, ``recent`` are the losses of the steps since then. ``skipped_batches`` names the documents of steps in a
-    row that were not finite.
+    goes. ``joint_steps`` were computed in passes with other runs (:mod:`cbtrain.training.joint`), up to rounding: with
+    none, the run is what it would be alone, to the bit. ``position`` is the stream's
+    (:meth:`cbtrain.tokens.stream.PackStream.state`) and ``packs_per_step`` what it was planned with. ``validated`` is
+    the number of tokens at the last validation, ``waited`` counts validations since the best, ``recent`` are the losses
+    of the steps since then. ``skipped_batches`` names the documents of steps in a row that were not finite.
     """
 
     step: int = 0
@@ -65,6 +66,7 @@ class Progress:
     scheduled: int = 0
     supervised: int = 0
     skipped: int = 0
+    joint_steps: int = 0
     seconds: float = 0.0
     packs_per_step: int | None = None
     position: dict[str, int] = field(default_factory=dict)

@@ -18,7 +18,8 @@ class TrainingResult:
     documents, fills it in. ``data`` says how the documents were laid out and packed, ``speed`` is
     :meth:`Telemetry.summary`, ``memory`` a :class:`MemorySplit`. ``planned_tokens`` is what the schedule goes by:
     ``max_epochs``, or less if ``token_budget`` ends the run before. ``epochs`` are passes over the documents, which are
-    not all of the corpus if there is a budget. Without validation documents there are no validation losses.
+    not all of the corpus if there is a budget. ``joint_steps`` were computed in passes with other runs, up to rounding.
+    Without validation documents there are no validation losses.
     """
 
     name: str
@@ -32,6 +33,7 @@ class TrainingResult:
     epochs: float = 0.0
     steps: int = 0
     skipped_steps: int = 0
+    joint_steps: int = 0
     seconds: float = 0.0
     tokens_per_second: float = 0.0
     share_of_corpus: float = 0.0
@@ -72,6 +74,7 @@ def result_of(run: StageRun) -> TrainingResult:
         epochs=round(progress.tokens / run.stream.tokens_per_epoch, 3),
         steps=progress.step,
         skipped_steps=progress.skipped,
+        joint_steps=progress.joint_steps,
         seconds=round(seconds, 2),
         tokens_per_second=round(progress.tokens / max(seconds, 1e-9), 1),
         stopped=progress.ended_by(settings),

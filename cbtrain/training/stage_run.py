@@ -210,14 +210,16 @@ class StageRun:
         self._track_largest(micro_batches)
         return Work(micro_batches, learning_rate(self.progress.scheduled / self.budget, self.settings), wait)
 
-    def finish_step(self, work: Work, outcome: StepResult | None) -> None:
-        """Count and record what ``work`` has come to, which None says was not completed. Raises as :meth:`step`."""
+    def finish_step(self, work: Work, outcome: StepResult | None, *, joint: bool = False) -> None:
+        """Count and record what ``work`` has come to, which None says was not completed; ``joint`` says that it was
+        computed with other runs. Raises as :meth:`step`."""
         self.engine.forward_context = contextlib.nullcontext
         if outcome is None:
             self.stop()
             return
         progress, info = self.progress, work.batches[0].step
         progress.advance(info, outcome, self.batches.state())
+        progress.joint_steps += joint
         self._give_up_after_too_many_skipped(info, outcome)
         self.telemetry.step(
             StepRecord(

@@ -161,7 +161,9 @@ def test_in_one_pass_they_come_to_the_same_up_to_rounding(tiny, documents, tmp_p
     assert {1, 2} <= set(passes)  # packs of 64 tokens, two at a time
     for name, (lora, changes) in JOINT.items():
         _, expected = alone(tiny, documents, tmp_path / "alone" / name, lora, changes)
-        values = together.done[name][1]
+        result, values = together.done[name]
+        assert (result.joint_steps == 0) == (name == "dropout")
+        assert result.joint_steps <= result.steps
         found, wanted = (numbers(tmp_path / way / name) for way in ("joint", "alone"))
         assert [line[:3] + line[5:] for line in found] == [line[:3] + line[5:] for line in wanted]  # the same packs
         for ours, theirs in zip(found, wanted, strict=True):
@@ -169,6 +171,28 @@ def test_in_one_pass_they_come_to_the_same_up_to_rounding(tiny, documents, tmp_p
         if name == "dropout":  # it cannot be joined, and is exact
             assert all(torch.equal(values[key], tensor) for key, tensor in expected.items())
         assert max(float((values[key] - tensor).abs().max()) for key, tensor in expected.items()) < 1e-4
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_what_began_jointly_may_continue_alone_and_the_reverse(tiny, documents, tmp_path, joint):
+    ten = {"token_budget": 600, "validate_every": 10_000}
+    stages = {name: (JOINT[name][0], JOINT[name][1] | ten) for name in ("plain", "one layer")}
+    turns = []
+
+    def stop_at_five(tokens):
+        turns.append(tokens)
+        if len(turns) == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        Together(tiny(), documents, tmp_path, stages, after=stop_at_five, joint=joint)
+    together = Together(tiny(), documents, tmp_path, stages, joint=not joint)
+    for name in stages:
+        result, _ = together.done[name]
+        before = result.joint_steps if joint else result.steps - result.joint_steps
+        assert 0 < before < result.steps
+        told = "were joint (equal up to rounding), the next are" if joint else "were computed alone, the next are joint"
+        assert f"{name}: {before} of {before} steps {told}" in together.out
 
 
 def test_ten_joint_steps_are_within_a_millionth(tiny, documents, tmp_path):

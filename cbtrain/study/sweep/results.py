@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cbtrain.console import plain, say, table_of
-from cbtrain.errors import UserError
+from cbtrain.errors import UserError, first_of
 from cbtrain.files import read_sealed, seal, write_atomic
 from cbtrain.study.run_files import STATE, SUMMARY
 from cbtrain.study.sweep.checks import differing
@@ -64,6 +64,9 @@ def results_of(runs: Sequence[PreparedRun], comparisons: Mapping[str, Comparison
         if len(compared := [row for row in rows if row.held_out_loss is not None]) > 1:
             best[speaker] = compared[0].name
         notes += _notes(speaker, comparison, rows)
+    if joint := [row.name for row in found if row.joint_steps]:
+        names = ", ".join(first_of(joint, 5))
+        notes.append(f"{names}: computed with others in one pass (--joint), equal to a single run up to rounding")
     return SweepResults(found, best, notes, over_seeds(found))
 
 
@@ -84,6 +87,7 @@ def _result(run: PreparedRun, comparison: Comparison | None, folder: Path, diffe
     counts: dict[str, Any] = {
         name: summary[name] for name in ("steps", "tokens", "epochs", "stopped", "trainable", "seconds")
     }
+    counts["joint_steps"] = summary.get("joint_steps", 0)  # not in summaries of older versions
     loss, on, note = own["validation_best"], "its own validation", ""
     if comparison is None:
         loss, on, note = None, "", "no validation"
@@ -151,7 +155,8 @@ def print_results(results: SweepResults, console: Console) -> None:
 
 
 def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
-    columns = ("held-out loss", "best step", "tokens", "ended by")
+    joint = ["joint steps"] * any(run.joint_steps for run in results.runs)
+    columns = ["held-out loss", "best step", "tokens", *joint, "ended by"]
     table: Table = table_of("run", *columns, "differs by", words=1)
     table.columns[0].no_wrap = True
     for run in runs:
@@ -162,6 +167,7 @@ def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
                 wording.fixed(run.held_out_loss, 4),
                 wording.NONE if run.best_step is None else f"{run.best_step:,}",
                 wording.thousands(run.tokens),
+                *(f"{run.joint_steps:,} of {run.steps:,}" for _ in joint),
                 run.stopped,
             ]
         words = "failed" if run.failed else in_words(run.differs, DIFFERS)

@@ -11,6 +11,7 @@ from typing import Any
 class RunResult:
     """One run. Losses are nats per supervised token. ``held_out_loss`` is what runs of one ``speaker`` are compared by:
     on the sessions that ``held_out_on`` names, None if there is none or it cannot be compared (``note`` says why).
+    ``joint_steps`` of its ``steps`` were computed in passes with other runs: equal to a single run up to rounding.
     ``stopped`` says what ended the run; ``failed`` what was wrong."""
 
     name: str
@@ -22,6 +23,7 @@ class RunResult:
     validation_best: float | None = None
     best_step: int | None = None
     steps: int = 0
+    joint_steps: int = 0
     tokens: int = 0
     epochs: float = 0.0
     stopped: str = ""
