@@ -104,6 +104,25 @@ def test_runs_that_validate_on_other_sessions_are_compared_on_the_same(place, pl
     assert (out / "validation.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_joint_sweep_says_that_it_is_one(place, tmp_path, capsys):
+    common = common_settings(place)
+    common["therapist"] |= SHORT
+    out = run(
+        tmp_path, common, {"a": {}, "b": {"therapist.seed": 1}, "drop": {"therapist.lora.dropout": 0.1}}, "--joint"
+    )
+    told = capsys.readouterr().out
+    assert "drop: computed alone, in spite of --joint: LoRA dropout" in told
+    assert re.search(r"note: [ab], [ab]: computed with others in one pass \(--joint\)", told)
+    assert "joint steps" in told
+    found = results(out)
+    assert found["drop"]["joint_steps"] == 0 < found["a"]["joint_steps"] <= found["a"]["steps"]
+    summary = json.loads((out / "a" / "training" / "therapist" / "summary.json").read_text())
+    assert summary["joint_steps"] == found["a"]["joint_steps"]
+    # Of the same file without --joint nothing is trained anew.
+    assert main(["sweep", str(tmp_path / "sweep.yaml"), "--out", str(out)]) == 0
+    assert "finished before, kept: a, b, drop" in capsys.readouterr().out
+
+
 def _validation(place, common) -> TokenStore:
     from rich.console import Console
 
