@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cbtrain.errors import UserError
+from cbtrain.model.adapters.lora import LoraAdapter
 from cbtrain.study.sweep.options import Options
 from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.study.sweep.ranks import dealt
@@ -54,8 +55,9 @@ class Need:
         decoder = meta_decoder(scenario)
         static = predict_static_memory(decoder, scenario)
         kept = static.adapters + static.optimizer + (static.adapters if scenario.copies else 0)
-        obstacle = "--joint is not given"
+        obstacle: str | None = "--joint is not given"
         if joint:
+            assert isinstance(decoder.adapter, LoraAdapter)  # the runs of a sweep have no other
             obstacle = joint_obstacle(decoder, decoder.adapter, run.spec.settings.pack_tokens)
         packs = run.spec.packs(run.dataset.train.documents)
         return cls(run.name, scenario, packs, run.spec.chooses, obstacle, kept)
