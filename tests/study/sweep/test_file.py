@@ -222,7 +222,7 @@ def test_memory_is_that_of_the_largest_run_and_what_the_others_keep(place, tmp_p
     assert once.total == max(memory.total for memory in alone.values())
 
 
-def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys):
+def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys, monkeypatch):
     big = {"therapist.lora.rank": 512, "therapist.activation_checkpointing": "auto", "training.memory_limit": 9.0}
     file = write_sweep(
         tmp_path / "sweep.yaml",
@@ -252,7 +252,12 @@ def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys):
     most, least_of_a = (predicted_memory(runs[:1], level=level).one for level in ("none", "full"))
     limit = (least_of_a + most) / 2 + reserve
     fixed = f"training.memory_limit={limit / 1e9}", "therapist.activation_checkpointing=none"
-    require_memory(prepared(fixed[0])[:1], Options())
+    enough = prepared(fixed[0])[:1]
+    require_memory(enough, Options())
+    with monkeypatch.context() as started_by_torchrun:
+        started_by_torchrun.setenv("LOCAL_WORLD_SIZE", "2")
+        with pytest.raises(UserError, match="on each of 2 ranks here"):
+            require_memory(enough, Options())
     with pytest.raises(UserError, match="run a, training.memory_limit: .* with activation checkpointing none"):
         require_memory(prepared(*fixed)[:1], Options())
     least = predicted_memory(runs, level="full").total
