@@ -23,6 +23,9 @@ Rank = Annotated[int, Field(le=HIGHEST_RANK)]
 
 Weights = Literal["auto", "fp32", "bf16", "nf4"]
 
+KernelName = Literal["rms_norm", "rope", "swiglu", "cross_entropy", "nf4"]
+KernelChoice = Literal["auto", "off", "on"]
+
 
 class ModelConfig(BaseModel):
     """Which base model, and how it is held in memory."""
@@ -40,7 +43,20 @@ class ModelConfig(BaseModel):
     attention: Literal["auto", "flash-attn", "torch-varlen", "sdpa"] = Field(
         "auto", description="attention back-end; auto: the first of these that this machine supports"
     )
+    kernels: KernelChoice | dict[KernelName, KernelChoice] = Field(
+        "auto",
+        description="Triton kernels in place of plain PyTorch: off; on: required; auto: on CUDA where they can run. "
+        "One for all, or by name: {rope: off}",
+    )
     device: str = Field("auto", description="'cpu', 'cuda', 'cuda:1'; 'auto': CUDA if there is one, else the CPU")
+
+    @field_validator("kernels", mode="before")
+    @classmethod
+    def _words(cls, given: Any) -> Any:
+        """Return ``on`` and ``off`` as words: YAML reads them as true and false."""
+        if isinstance(given, dict):
+            return {name: cls._words(choice) for name, choice in given.items()}
+        return {True: "on", False: "off"}[given] if isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _computes(self) -> ModelConfig:

@@ -27,6 +27,7 @@ from cbtrain.model.fused.levels import levels_of
 from cbtrain.model.fused.obstacles import obstacle
 from cbtrain.model.fused.savings import Savings
 from cbtrain.model.head import Head, plain
+from cbtrain.model.kernel_choice import Kernels
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.linears.linear import Linear
@@ -134,7 +135,8 @@ class Decoder(nn.Module):
     ``linear`` makes the seven linears of a layer (:mod:`cbtrain.model.linears`); embeddings, norms and head are dense.
     ``attention`` names the attention back-end that is wanted, ``activation_checkpointing`` how much of a layer, or
     of each, the backward pass computes again (:mod:`cbtrain.model.fused.levels`). Layers that can be are computed by
-    :mod:`cbtrain.model.fused` in training, with ``savings``. ``adapter`` is what fine-tuning adds,
+    :mod:`cbtrain.model.fused` in training, with ``savings``. ``kernels`` are the Triton kernels that are used.
+    ``adapter`` is what fine-tuning adds,
     ``fingerprint`` the hash of the base's weights, ``source`` the parsed ``config.json`` of ``folder``, ``format`` the
     format in which the weights are held in memory.
     """
@@ -156,6 +158,7 @@ class Decoder(nn.Module):
         self.attention = "auto"
         self.activation_checkpointing: str | Sequence[str] = "none"
         self.savings = Savings()
+        self.kernels = Kernels()
         self.adapter: Adapter | None = None
         self.fingerprint: str | None = None
         self.source: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from cbtrain.model.architecture import parse_architecture, read_model_config
 from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import ModelConfig
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.kernel_choice import Setting, choose_kernels
 from cbtrain.model.linears.formats import WeightFormat, choose_weight_format, configured_format
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.rope import inverse_frequencies
@@ -29,6 +30,7 @@ def load_decoder(
     weights: str | WeightFormat = "fp32",
     device: str | torch.device = "cpu",
     attention: str = "auto",
+    kernels: Setting = "auto",
     progress: Progress = lambda done, of: None,
     placed: Placed | None = None,
 ) -> Decoder:
@@ -38,7 +40,8 @@ def load_decoder(
     Built on the meta device; each tensor is read straight to its final device and format, quantized on the way where
     ``weights`` is ``nf4``, so that the host never holds more than the final weights and one shard. ``placed`` is called
     with each parameter as soon as it is loaded. Raises UserError on a config.json that is not supported, on missing,
-    surplus, damaged, wrongly shaped or non-finite weights, and on an attention back-end that cannot run here.
+    surplus, damaged, wrongly shaped or non-finite weights, and on an attention back-end or a kernel that cannot run
+    here.
     """
     folder = resolve_model(name)
     source = read_model_config(folder)
@@ -48,6 +51,7 @@ def load_decoder(
         decoder = Decoder(architecture, weight_format.linear())
     choose_backend(attention, torch.device(device), weight_format.compute, architecture.head_dim)
     decoder.attention, decoder.format = attention, weight_format
+    decoder.kernels = choose_kernels(kernels, torch.device(device))
     decoder.source, decoder.folder = source, folder
     fingerprint = Fingerprint()
     for name, tensor in read_weights(folder, architecture, device, progress):
@@ -70,10 +74,15 @@ def load_configured(
     progress: Progress = lambda done, of: None,
     placed: Placed | None = None,
 ) -> Decoder:
-    """Return :func:`load_decoder` with the formats and the back-end that ``config`` asks for."""
-    weight_format = configured_format(config, device)
+    """Return :func:`load_decoder` with the formats, the back-end and the kernels that ``config`` asks for."""
     return load_decoder(
-        name, weights=weight_format, device=device, attention=config.attention, progress=progress, placed=placed
+        name,
+        weights=configured_format(config, device),
+        device=device,
+        attention=config.attention,
+        kernels=config.kernels,
+        progress=progress,
+        placed=placed,
     )
 
 

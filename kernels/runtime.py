@@ -1,0 +1,65 @@
+"""Where Triton kernels can run, and what is compiled of them.
+
+Kernels import ``triton`` and ``tl`` from here: both are None where Triton is not installed, and then only the PyTorch
+references beside the kernels exist. With ``TRITON_INTERPRET=1`` (set before the import) kernels run on CPUs in
+Triton's interpreter, slowly: for tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # Triton is there for Linux only
+    triton = tl = None
+
+NAMES = ("rms_norm", "rope", "swiglu", "cross_entropy", "nf4")
+"""The kernels that the decoder uses: the modules of this package, and the keys of ``model.kernels``."""
+
+INTERPRETED = triton is not None and bool(triton.knobs.runtime.interpret)
+"""Whether kernels run in Triton's interpreter, on CPUs."""
+
+LEAST_CAPABILITY = (8, 0)
+"""The first GPUs that compute in bf16."""
+
+
+def obstacle(device: torch.device) -> str | None:
+    """Return why kernels cannot run on ``device``, or None."""
+    if triton is None:
+        return "Triton is not installed"
+    if device.type != "cuda":
+        return None if INTERPRETED and device.type == "cpu" else f"no CUDA device, but {device.type}"
+    if INTERPRETED:
+        return "TRITON_INTERPRET=1 is set, which is for CPUs"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST_CAPABILITY:
+        return "compute capability {}.{}, less than {}.{}".format(*capability, *LEAST_CAPABILITY)
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "no C compiler (gcc or clang), which Triton needs to launch kernels"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One configuration in which a kernel is launched, as it is compiled without a GPU.
+
+    ``kernel`` is a name of :data:`NAMES`, ``function`` the jitted function. ``signature`` gives the type of each of its
+    arguments (``*bf16``, ``i32``, ``constexpr``), ``constants`` the values of those that are ``constexpr``.
+    ``aligned`` are the places of arguments that are multiples of 16. ``warps`` and ``stages`` are those of the launch.
+    """
+
+    kernel: str
+    function: Any
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any]
+    aligned: tuple[int, ...]
+    warps: int
+    stages: int = 3
