@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 try:
     import triton
@@ -47,6 +49,17 @@ def obstacle(device: torch.device) -> str | None:
     return None
 
 
+def on_device_of(tensor: Tensor) -> AbstractContextManager[None]:
+    """Return a context in which kernels are launched on the device of ``tensor``: Triton takes the current one."""
+    context: AbstractContextManager[None] = torch.cuda.device_of(tensor)  # nothing for a tensor on a CPU
+    return context
+
+
+def block_of(size: int) -> int:
+    """Return the least power of two that is ``size`` or more: the sides of Triton's blocks are such powers."""
+    return 1 << max(0, size - 1).bit_length()
+
+
 @dataclass(frozen=True, slots=True)
 class Build:
     """One configuration in which a kernel is launched, as it is compiled without a GPU.
@@ -63,3 +76,19 @@ class Build:
     aligned: tuple[int, ...]
     warps: int
     stages: int = 3
+
+
+def build_of(
+    kernel: str,
+    function: Any,
+    arguments: Mapping[str, str],
+    constants: Mapping[str, Any],
+    unaligned: Collection[str],
+    warps: int,
+    stages: int = 3,
+) -> Build:
+    """Return the :class:`Build` of ``function`` whose ``arguments`` have these types; those in ``constants``, and
+    further ones, are compiled with the values there. All but the ``unaligned`` are multiples of 16."""
+    signature = dict(arguments) | dict.fromkeys(constants, "constexpr")
+    aligned = [n for n, name in enumerate(signature) if name not in unaligned and name not in constants]
+    return Build(kernel, function, signature, dict(constants), tuple(aligned), warps, stages)

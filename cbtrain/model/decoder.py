@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cbtrain.kernels.rms_norm import FrozenNorm
 from cbtrain.model.activation_checkpointing import checkpointed
 from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import choose_backend, packed_attention
+from cbtrain.model.fused.elementwise import PLAIN, Elementwise
 from cbtrain.model.fused.layer import ROWS, Group, How, fused_layer
 from cbtrain.model.fused.levels import levels_of
 from cbtrain.model.fused.obstacles import obstacle
@@ -32,6 +34,7 @@ from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.rope import apply_rope, cos_sin, inverse_frequencies
+from cbtrain.model.without_gradients import hidden_states
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """``attend(layer, q [T, heads, head_dim], k, v [T, kv_heads, head_dim]) -> [T, heads, head_dim]``"""
@@ -59,7 +62,10 @@ class PackedAttention:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm (Zhang and Sennrich 2019) in fp32, with the cast order of the Hugging Face models."""
+    """Root-mean-square norm (Zhang and Sennrich 2019) in fp32, with the cast order of the Hugging Face models; while
+    its weight is frozen by a Triton ``kernel``, if that is asked for."""
+
+    kernel = False
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -67,9 +73,17 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.kernel and not self.weight.requires_grad and takes_kernels(self.weight):
+            normed: Tensor = FrozenNorm.apply(x, self.weight, self.eps)
+            return normed
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)
+
+
+def takes_kernels(weight: Tensor) -> bool:
+    """Return whether kernels may read ``weight``: they compute in fp32, and cannot fetch what ZeRO-3 partitions."""
+    return weight.dtype != torch.float64 and not hasattr(weight, "ds_id")
 
 
 class SelfAttention(nn.Module):
@@ -181,13 +195,16 @@ class Decoder(nn.Module):
         training = self.training and torch.is_grad_enabled()
         levels = levels_of(self.activation_checkpointing, len(self.layers))
         half, at_once = cos.shape[-1] // 2, ROWS if self.kind != "cuda" else max(1, len(x))
+        angles, between = (cos[:, :half], sin[:, :half]), self.between
+        if not (torch.is_grad_enabled() or between.plain):
+            return hidden_states(self.layers, self.norm, x, angles, attend, between, rows)
         for number, layer in enumerate(self.layers):
             level = levels[number] if training else "none"
             if training and self.savings.fused and obstacle(layer) is None:
                 # Attention needs all rows of the last layer, and what comes after it those of the result only.
                 last = rows if self.savings.pruned and number == len(self.layers) - 1 else None
-                how = How(level, last, at_once, self.savings.folded, groups)
-                x = fused_layer(layer, x, (cos[:, :half], sin[:, :half]), attend, how)
+                how = How(level, last, at_once, self.savings.folded, groups, between)
+                x = fused_layer(layer, x, angles, attend, how)
                 rows = None if last is not None else rows
             elif level != "none":
                 x = checkpointed(layer, level, x, cos, sin, attend)
@@ -231,6 +248,21 @@ class Decoder(nn.Module):
     def packed(self, cu_seqlens: Sequence[int]) -> PackedAttention:
         """Return ``attend`` for documents that begin at ``cu_seqlens`` (the first 0, the last the number of tokens)."""
         return PackedAttention(cu_seqlens, self.architecture.sliding_window, self.attention)
+
+    @property
+    def kernels(self) -> Kernels:
+        """The Triton kernels that are used."""
+        return self._kernels
+
+    @kernels.setter
+    def kernels(self, kernels: Kernels) -> None:
+        self._kernels, self._between = kernels, Elementwise(kernels)
+        self.norm.kernel = kernels.rms_norm
+
+    @property
+    def between(self) -> Elementwise:
+        """What computes between the layers' matrix products: plain PyTorch where kernels do not serve."""
+        return self._between if takes_kernels(self.norm.weight) else PLAIN
 
     @property
     def device(self) -> torch.device:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cbtrain.model.adapters.lora_linear import LoraLinear
 from cbtrain.model.fused.attending import Attending
-from cbtrain.model.fused.elementwise import inverse_rms, norm, norm_backward, rotate_, swiglu, swiglu_backward
+from cbtrain.model.fused.elementwise import PLAIN, Elementwise
 from cbtrain.model.fused.joined import Joined, Matrix
 from cbtrain.model.fused.levels import KEEPS_MIDDLE
 from cbtrain.model.fused.part import Part
@@ -83,13 +83,15 @@ class Group:
 class How:
     """``level`` says what a pass keeps (:data:`cbtrain.model.fused.levels.LEVELS`). If ``rows`` (int64) are given, the
     result is that of these only. ``at_once`` rows are computed at a time. ``folds`` allows to add an adapter to a copy
-    of the weight. ``groups``, if there are any, have adapters of their own, in place of those in the decoder."""
+    of the weight. ``groups``, if there are any, have adapters of their own, in place of those in the decoder.
+    ``between`` computes what lies between the matrix products."""
 
     level: str = "none"
     rows: Tensor | None = None
     at_once: int = ROWS
     folds: bool = True
     groups: tuple[Group, ...] = ()
+    between: Elementwise = PLAIN
 
 
 def fused_layer(
@@ -126,7 +128,7 @@ class _Call:
 
     def __init__(self, block: Any, angles: tuple[Tensor, Tensor], attend: Any, how: How) -> None:
         self.block, self.attention = block, block.self_attn
-        self.level, self.rows, self.at_once = how.level, how.rows, how.at_once
+        self.level, self.rows, self.at_once, self.between = how.level, how.rows, how.at_once, how.between
         self.cos, self.sin = angles
         self.attend, self.kept = attend, _Kept()
         folds = how.folds and len(self.cos) >= FOLD_FROM
@@ -164,9 +166,10 @@ class _Call:
         gate_up = x.new_empty(count, wide) if keep and self.level == "none" else None
         matrices = [part.matrices() for part in (self.out, self.gate_up, self.down)]
         for some in stretches(count, self.at_once, x.is_meta):
-            m = self._middle(residual[some], attended[some], some, matrices[0], middle)
-            g = self._gate_up(m, some, matrices[1], gate_up)
-            self.down.add(swiglu(g), some, matrices[2], to=m, out=out[some])
+            m, h, _ = self._middle(residual[some], attended[some], some, matrices[0], middle)
+            g = self._gate_up(h, some, matrices[1], gate_up)
+            del h
+            self.down.add(self.between.swiglu(*g.chunk(2, -1)), some, matrices[2], to=m, out=out[some])
         if keep:
             kept.attending = attending if self.level != "full" else None
             kept.middle, kept.gate_up = middle, gate_up
@@ -213,33 +216,30 @@ class _Call:
             queries, keys = (normed[:, columns].unflatten(-1, (-1, a.head_dim)) for columns in self._columns()[:2])
             sources.append(normed)
         for some in stretches(len(x), self.at_once, x.is_meta):
-            h = norm(x[some], weight.weight, inverse_rms(x[some], weight.eps))
+            h, _ = self.between.norm(x[some], weight.weight, weight.eps)
             self.qkv.forward(h, some, matrices, qkv[some])
             if a.qk_norm:
                 for n, before, after in zip((a.q_norm, a.k_norm), raw, (queries, keys), strict=True):
-                    after[some] = norm(before[some], n.weight, inverse_rms(before[some], n.eps))
-            rotate_(queries[some], self.cos[some], self.sin[some])
-            rotate_(keys[some], self.cos[some], self.sin[some])
+                    self.between.norm(before[some], n.weight, n.eps, out=after[some])
+            self.between.rotate((queries[some], keys[some]), self.cos[some], self.sin[some])
         return [queries, keys, values], sources
 
     def _backward_before(self, x: Tensor, grads: tuple[Tensor, ...], grad_x: Tensor | None) -> Tensor | None:
         """Add to ``grad_x``, if there is one, the gradient of ``x`` for those of query, key and value; return it."""
         a, weight, matrices = self.attention, self.block.input_layernorm, self.qkv.matrices()
         for some in stretches(len(x), self.at_once, x.is_meta):
-            inverse = inverse_rms(x[some], weight.eps)
-            h = norm(x[some], weight.weight, inverse)
+            h, inverse = self.between.norm(x[some], weight.weight, weight.eps)
             joined = x.new_empty(len(h), self.qkv.joined.out_features)
-            for number, (columns, grad) in enumerate(zip(self._columns(), grads, strict=True)):
-                part = joined[:, columns].unflatten(-1, (-1, a.head_dim))
-                part.copy_(grad[some])
-                if number < 2:
-                    rotate_(part, self.cos[some], -self.sin[some])
+            q, k, v = (joined[:, columns].unflatten(-1, (-1, a.head_dim)) for columns in self._columns())
+            v.copy_(grads[2][some])
+            turned = grads[0][some], grads[1][some]
+            self.between.rotate(turned, self.cos[some], self.sin[some], back=True, out=(q, k))
             if a.qk_norm:
                 self._backward_qk_norms(h, some, matrices, joined)
             grad_h = torch.empty_like(h) if grad_x is not None else None
             self.qkv.backward(h, some, joined, matrices, grad_h)
             if grad_h is not None and grad_x is not None:
-                norm_backward(grad_h, x[some], weight.weight, inverse, into=grad_x[some])
+                self.between.norm_backward(grad_h, x[some], weight.weight, inverse, grad_x[some])
         return grad_x
 
     def _backward_qk_norms(self, h: Tensor, some: slice, matrices: list[Matrix], joined: Tensor) -> None:
@@ -247,9 +247,8 @@ class _Call:
         raw = self.qkv.forward(h, some, matrices, torch.empty_like(joined))
         for n, columns in zip((a.q_norm, a.k_norm), self._columns()[:2], strict=True):
             before, part = (t[:, columns].unflatten(-1, (-1, a.head_dim)) for t in (raw, joined))
-            grad = part.clone()
-            part.zero_()
-            norm_backward(grad, before, n.weight, inverse_rms(before, n.eps), into=part)
+            inverse = self.between.inverse_rms(before, n.eps)
+            self.between.norm_backward(part, before, n.weight, inverse, part, adds=False)
 
     def _columns(self) -> list[slice]:
         return self.qkv.joined.columns
@@ -262,17 +261,23 @@ class _Call:
 
     def _middle(
         self, residual: Tensor, attended: Tensor, some: slice, matrices: list[Matrix], whole: Tensor | None
-    ) -> Tensor:
-        """Return the sum after attention of the rows ``some``, as a part of ``whole`` if that is kept."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sum after attention of the rows ``some``, as a part of ``whole`` if that is kept, its norm, and
+        1/rms."""
         out = torch.empty_like(residual) if whole is None else whole[some]
-        return self.out.add(attended, some, matrices, to=residual, out=out)
+        if not self.between.adds:
+            return self._normed(self.out.add(attended, some, matrices, to=residual, out=out))
+        return self._normed(self.out.forward(attended, some, matrices, out), add=residual)
 
-    def _gate_up(self, middle: Tensor, some: slice, matrices: list[Matrix], whole: Tensor | None) -> Tensor:
-        """Return gate and up of the rows ``some``, as a part of ``whole`` if that is kept."""
+    def _normed(self, middle: Tensor, add: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``middle``, to which ``add`` is added first, its norm, and 1/rms."""
         weight = self.block.post_attention_layernorm
-        h = norm(middle, weight.weight, inverse_rms(middle, weight.eps))
+        return middle, *self.between.norm(middle, weight.weight, weight.eps, add=add)
+
+    def _gate_up(self, h: Tensor, some: slice, matrices: list[Matrix], whole: Tensor | None) -> Tensor:
+        """Return gate and up for ``h``, the rows ``some``, as a part of ``whole`` if that is kept."""
         wide = self.gate_up.joined.out_features
-        out = middle.new_empty(len(middle), wide) if whole is None else whole[some]
+        out = h.new_empty(len(h), wide) if whole is None else whole[some]
         return self.gate_up.forward(h, some, matrices, out)
 
     def _backward_after(self, x: Tensor, attended: Tensor, grad: Tensor, kept: _Kept) -> tuple[Tensor, Tensor]:
@@ -283,23 +288,17 @@ class _Call:
         matrices = [part.matrices() for part in (self.out, self.gate_up, self.down)]
         for some in stretches(len(residual), self.at_once, x.is_meta):
             if kept.middle is None:
-                middle = self._middle(residual[some], attended[some], some, matrices[0], None)
+                middle, h, inverse = self._middle(residual[some], attended[some], some, matrices[0], None)
             else:
-                middle = kept.middle[some]
-            inverse = inverse_rms(middle, weight.eps)
-            h = norm(middle, weight.weight, inverse)
-            if kept.gate_up is None:
-                gate_up = x.new_empty(len(h), self.gate_up.joined.out_features)
-                self.gate_up.forward(h, some, matrices[1], gate_up)
-            else:
-                gate_up = kept.gate_up[some]
-            activated = swiglu(gate_up)
+                middle, h, inverse = self._normed(kept.middle[some])
+            gate_up = self._gate_up(h, some, matrices[1], None) if kept.gate_up is None else kept.gate_up[some]
+            activated = self.between.swiglu(*gate_up.chunk(2, -1))
             grad_activated = torch.empty_like(activated)
             self.down.backward(activated, some, grad[some], matrices[2], grad_activated)
-            swiglu_backward(grad_activated, gate_up)
+            self.between.swiglu_backward(grad_activated, *gate_up.chunk(2, -1))
             grad_h = torch.empty_like(h)
             self.gate_up.backward(h, some, gate_up, matrices[1], grad_h)
-            norm_backward(grad_h, middle, weight.weight, inverse, into=grad_middle[some])
+            self.between.norm_backward(grad_h, middle, weight.weight, inverse, grad_middle[some])
             self.out.backward(attended[some], some, grad_middle[some], matrices[0], grad_attended[some])
         return grad_middle, grad_attended
 

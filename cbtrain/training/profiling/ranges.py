@@ -11,7 +11,6 @@ from torch._C._profiler import _RecordFunctionFast
 
 from cbtrain.model.adapters.lora_linear import LoraLinear
 from cbtrain.model.decoder import Block, Decoder, RMSNorm
-from cbtrain.model.fused import layer as fused
 from cbtrain.model.fused.joined import Joined
 from cbtrain.model.fused.low_rank import SidePaths
 from cbtrain.model.linears.linear import Linear
@@ -63,12 +62,11 @@ FUSED: tuple[tuple[Any, str, str], ...] = (
     (SidePaths, "folded", "lora"),
     (SidePaths, "forward", "lora"),
     (SidePaths, "backward", "lora back"),
-    (fused, "norm", "norms"),
-    (fused, "inverse_rms", "norms"),
-    (fused, "norm_backward", "norms back"),
-    (fused, "swiglu", "decoder"),
 )
 """Parts of :mod:`cbtrain.model.fused`, whose layers call no modules: owner, attribute, range."""
+
+BETWEEN = {"norm": "norms", "inverse_rms": "norms", "norm_backward": "norms back", "swiglu": "decoder"}
+"""Functions of :class:`cbtrain.model.fused.elementwise.Elementwise`, and their ranges."""
 
 
 @contextmanager
@@ -96,6 +94,7 @@ def _places(decoder: Decoder, engine: TrainingEngine) -> Iterator[tuple[Any, str
         elif isinstance(module, Block):
             yield module, "forward", "decoder"  # its own, for when it is computed again in the backward pass
     yield from FUSED
+    yield from ((decoder.between, attribute, name) for attribute, name in BETWEEN.items())
     yield engine, "token_losses", "loss"
     yield engine, "backward", "backward"
     yield engine, "step", "optimizer"

@@ -1,0 +1,165 @@
+"""Rotary positions (Su et al. 2021, arXiv 2104.09864) of queries and keys, in one launch, and the way back.
+
+The two halves of a head are the coordinates that are rotated, as in the Hugging Face models, and each product and the
+sum are rounded as there. The gradient goes the same way with the angle negated.
+
+The reference is what the decoder computes where the kernel does not serve. In bf16 it rounds one product less.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cbtrain.kernels.runtime import Build, block_of, build_of, on_device_of, tl, triton
+
+Heads = tuple[Tensor, Tensor]
+"""Queries ``[T, heads, head_dim]`` and keys ``[T, kv_heads, head_dim]``, or their gradients."""
+
+
+def rope_reference(heads: Heads, cos: Tensor, sin: Tensor, *, back: bool = False, out: Heads | None = None) -> None:
+    """Rotate queries and keys ``heads`` by angles of ``cos``, ``sin [T, head_dim / 2]``, in place or to ``out``; with
+    ``back`` by the negated angles."""
+    for x, to in zip(heads, out or heads, strict=True):
+        if out is not None:
+            to.copy_(x)
+        _rotate(to, cos, -sin if back else sin)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    half = x.shape[-1] // 2
+    first, second, cos, sin = x[..., :half], x[..., half:], cos[:, None], sin[:, None]
+    turned = first * sin
+    first.mul_(cos).addcmul_(second, sin, value=-1)
+    second.mul_(cos).add_(turned)
+
+
+def rope(heads: Heads, cos: Tensor, sin: Tensor, *, back: bool = False, out: Heads | None = None) -> None:
+    """Do the same as :func:`rope_reference`, in one launch. The numbers of a head lie side by side in ``out``, or in
+    ``heads`` if there is none."""
+    q, k = heads
+    to_q, to_k = out or heads
+    if out is not None:  # of gradients; the back-ends of attention hand them out as they are needed here
+        q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in heads)
+    if any(x.stride(-1) != 1 for x in (q, k, to_q, to_k, cos, sin)):
+        raise ValueError("heads whose numbers do not lie side by side cannot be rotated")
+    half = cos.shape[-1]
+    with on_device_of(q):
+        _turn[(len(q),)](
+            q,
+            k,
+            to_q,
+            to_k,
+            cos,
+            sin,
+            q.shape[1],
+            k.shape[1],
+            half,
+            *(stride for x in (q, k, to_q, to_k) for stride in x.stride()[:2]),
+            cos.stride(0),
+            sin.stride(0),
+            BACK=back,
+            Q_BLOCK=block_of(q.shape[1]),
+            K_BLOCK=block_of(k.shape[1]),
+            HALF_BLOCK=block_of(half),
+            num_warps=WARPS,
+        )
+
+
+WARPS = 4
+
+if triton is not None:
+    # More than seven parameters: two inputs, two outputs, the angles, sizes, strides and blocks.
+    @triton.jit
+    def _turn(  # type: ignore[no-untyped-def]
+        Q,
+        K,
+        TO_Q,
+        TO_K,
+        COS,
+        SIN,
+        q_heads,
+        k_heads,
+        half,
+        q_token,
+        q_head,
+        k_token,
+        k_head,
+        to_q_token,
+        to_q_head,
+        to_k_token,
+        to_k_head,
+        cos_token,
+        sin_token,
+        BACK: tl.constexpr,
+        Q_BLOCK: tl.constexpr,
+        K_BLOCK: tl.constexpr,
+        HALF_BLOCK: tl.constexpr,
+    ):
+        token = tl.program_id(0).to(tl.int64)
+        columns = tl.arange(0, HALF_BLOCK)[None, :]
+        cos = tl.load(COS + token * cos_token + columns, columns < half, 0.0).to(tl.float32)
+        sin = tl.load(SIN + token * sin_token + columns, columns < half, 0.0).to(tl.float32)
+        if BACK:
+            sin = -sin
+        heads = tl.arange(0, Q_BLOCK)[:, None]
+        mask = (heads < q_heads) & (columns < half)
+        _turn_heads(
+            Q + token * q_token + heads * q_head + columns,
+            TO_Q + token * to_q_token + heads * to_q_head + columns,
+            half,
+            cos,
+            sin,
+            mask,
+        )
+        heads = tl.arange(0, K_BLOCK)[:, None]
+        mask = (heads < k_heads) & (columns < half)
+        _turn_heads(
+            K + token * k_token + heads * k_head + columns,
+            TO_K + token * to_k_token + heads * to_k_head + columns,
+            half,
+            cos,
+            sin,
+            mask,
+        )
+
+    @triton.jit
+    def _turn_heads(X, TO, half, cos, sin, mask):  # type: ignore[no-untyped-def]
+        dtype = TO.dtype.element_ty
+        first, second = tl.load(X, mask, 0.0).to(tl.float32), tl.load(X + half, mask, 0.0).to(tl.float32)
+        along = (first * cos).to(dtype).to(tl.float32) - (second * sin).to(dtype).to(tl.float32)
+        across = (second * cos).to(dtype).to(tl.float32) + (first * sin).to(dtype).to(tl.float32)
+        tl.store(TO, along.to(dtype), mask)
+        tl.store(TO + half, across.to(dtype), mask)
+
+
+def traffic(heads: int, kv_heads: int, head_dim: int, itemsize: int) -> dict[str, tuple[int, int]]:
+    """Return for each pass the bytes that the kernel moves, and those that must move, for each token. Cosines and sines
+    are read from memory; least, they would be made of the position."""
+    both = 2 * (heads + kv_heads) * head_dim * itemsize
+    angles = head_dim * itemsize
+    return {"forward": (both + angles, both + 4), "backward": (both + angles, both + 4)}
+
+
+MODELS = ((32, 8, 128), (28, 4, 128))
+"""Heads, those of keys, and their size in Llama 3.1 8B and Mistral 7B, and in Qwen 2.5 7B."""
+
+
+def builds() -> list[Build]:
+    """Return every configuration that is launched for the widths of the models that the documentation names."""
+    found = []
+    for heads, kv_heads, head_dim in MODELS:
+        for kind in ("fp32", "bf16"):
+            arguments = dict.fromkeys(("Q", "K", "TO_Q", "TO_K", "COS", "SIN"), f"*{kind}")
+            arguments |= dict.fromkeys(("q_heads", "k_heads", "half"), "i32")
+            strides = [f"{to}{x}_{of}" for to in ("", "to_") for x in "qk" for of in ("token", "head")]
+            arguments |= dict.fromkeys([*strides, "cos_token", "sin_token"], "i32")
+            blocks = {
+                "Q_BLOCK": block_of(heads),
+                "K_BLOCK": block_of(kv_heads),
+                "HALF_BLOCK": block_of(head_dim // 2),
+            }
+            unaligned = [name for name, count in (("q_heads", heads), ("k_heads", kv_heads)) if count % 16]
+            found += [
+                build_of("rope", _turn, arguments, {"BACK": back} | blocks, unaligned, WARPS) for back in (False, True)
+            ]
+    return found
