@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbtrain.kernels.runtime import Build, block_of, build_of, on_device_of, tl, triton
+from cbtrain.kernels.runtime import Build, Traffic, block_of, build_of, on_device_of, tl, triton
 
 NUMBERS = 2048
 """Numbers of a program at least: short rows are taken several at a time."""
@@ -241,18 +241,20 @@ if triton is not None:
         tl.store(INTO + at, grad.to(INTO.dtype.element_ty), mask)
 
 
-def traffic(n: int, itemsize: int) -> dict[str, tuple[int, int]]:
-    """Return for each pass the bytes that the kernel moves, and those that must move, for each row of ``n`` numbers of
-    ``itemsize`` bytes. The gradient is added to one that is there."""
+def traffic(n: int, itemsize: int) -> dict[str, Traffic]:
+    """Return for each pass the bytes for one row of ``n`` numbers of ``itemsize`` bytes. The gradient is added to one
+    that is there; the sum is that of the layers without gradients, which PyTorch computes in a pass of its own."""
     row, inverse = n * itemsize, 4
+    # In PyTorch: the cast to fp32, squares, their mean, times 1/rms, the cast back, times the weight; and the gradient's
+    # casts, weight, products with x, their mean, difference, scale and sum.
+    narrow = itemsize < 4
+    norm = n * (24 + 5 * itemsize if narrow else 28)
+    backward = n * (56 + (4 * itemsize + 8 if narrow else 8))
     return {
-        "norm": (2 * row + inverse, 2 * row),
-        "sum and norm": (4 * row + inverse, 4 * row),
-        "backward": (4 * row + inverse, 4 * row),
+        "norm": Traffic(2 * row + inverse, 2 * row, norm),
+        "sum and norm": Traffic(4 * row + inverse, 4 * row, norm + 3 * row),
+        "backward": Traffic(4 * row + inverse, 4 * row, backward),
     }
-
-
-WIDTHS = {"hidden of Llama 3.1 8B and Mistral 7B": 4096, "hidden of Qwen 2.5 7B": 3584, "heads of Qwen 3": 128}
 
 
 def builds() -> list[Build]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cbtrain.kernels.runtime import Build, block_of, build_of, on_device_of, tl, triton
+from cbtrain.kernels.runtime import Build, Traffic, block_of, build_of, on_device_of, tl, triton
 
 Heads = tuple[Tensor, Tensor]
 """Queries ``[T, heads, head_dim]`` and keys ``[T, kv_heads, head_dim]``, or their gradients."""
@@ -132,12 +132,16 @@ if triton is not None:
         tl.store(TO + half, across.to(dtype), mask)
 
 
-def traffic(heads: int, kv_heads: int, head_dim: int, itemsize: int) -> dict[str, tuple[int, int]]:
-    """Return for each pass the bytes that the kernel moves, and those that must move, for each token. Cosines and sines
-    are read from memory; least, they would be made of the position."""
-    both = 2 * (heads + kv_heads) * head_dim * itemsize
+def traffic(heads: int, kv_heads: int, head_dim: int, itemsize: int) -> dict[str, Traffic]:
+    """Return for each pass the bytes for one token. Its cosines and sines are read from memory; at least, they would be
+    made of its position. PyTorch passes over halves of the heads five times, and copies gradients first."""
+    once = (heads + kv_heads) * head_dim * itemsize
     angles = head_dim * itemsize
-    return {"forward": (both + angles, both + 4), "backward": (both + angles, both + 4)}
+    moved, needed = 2 * once + angles, 2 * once + 4
+    return {
+        "forward": Traffic(moved, needed, 6 * once + 10 * angles),
+        "backward": Traffic(moved, needed, 8 * once + 10 * angles),
+    }
 
 
 MODELS = ((32, 8, 128), (28, 4, 128))

@@ -67,6 +67,7 @@ class Build:
     ``kernel`` is a name of :data:`NAMES`, ``function`` the jitted function. ``signature`` gives the type of each of its
     arguments (``*bf16``, ``i32``, ``constexpr``), ``constants`` the values of those that are ``constexpr``.
     ``aligned`` are the places of arguments that are multiples of 16. ``warps`` and ``stages`` are those of the launch.
+    ``fusion`` is off where ``a * b + c`` must be rounded twice.
     """
 
     kernel: str
@@ -76,6 +77,17 @@ class Build:
     aligned: tuple[int, ...]
     warps: int
     stages: int = 3
+    fusion: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes of memory for one unit of work (a token, a supervised token, a weight): those that a kernel moves, those
+    that must be moved, and those that PyTorch's operations move in its place."""
+
+    moved: float
+    needed: float
+    plain: float
 
 
 def build_of(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbtrain.kernels.runtime import Build, block_of, build_of, on_device_of, tl, triton
+from cbtrain.kernels.runtime import Build, Traffic, block_of, build_of, on_device_of, tl, triton
 
 _silu_backward = torch.ops.aten.silu_backward.grad_input
 
@@ -97,10 +97,10 @@ if triton is not None:
         tl.store(GATE + token * gate_token + columns, (of_activated * slope).to(dtype), mask)
 
 
-def traffic(n: int, itemsize: int) -> dict[str, tuple[int, int]]:
-    """Return for each pass the bytes that the kernel moves, and those that must move, for each token with ``n`` numbers
-    of gate and of up."""
-    return {"forward": (3 * n * itemsize,) * 2, "backward": (5 * n * itemsize,) * 2}
+def traffic(n: int, itemsize: int) -> dict[str, Traffic]:
+    """Return for each pass the bytes for one token with ``n`` numbers of gate and of up."""
+    once = n * itemsize
+    return {"forward": Traffic(3 * once, 3 * once, 5 * once), "backward": Traffic(5 * once, 5 * once, 11 * once)}
 
 
 def builds() -> list[Build]:
