@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cbtrain.kernels.runtime import Build, Traffic, block_of, build_of, on_device_of, tl, triton
+from cbtrain.kernels.runtime import Build, Traffic, build_of, on_device_of, tl, triton
 
 NUMBERS = 2048
 """Numbers of a program at least: short rows are taken several at a time."""
@@ -153,7 +153,7 @@ def _strides(x: Tensor) -> tuple[int, int]:
 
 def _shape(rows: int, n: int) -> tuple[int, int, int, int]:
     """Return the number of rows, rows of a program, numbers of a padded row, and warps of a program."""
-    block = block_of(n)
+    block = triton.next_power_of_2(n)
     at_once = max(1, NUMBERS // block)
     return rows, at_once, block, min(16, max(4, at_once * block // 512))
 
@@ -245,8 +245,8 @@ def traffic(n: int, itemsize: int) -> dict[str, Traffic]:
     """Return for each pass the bytes for one row of ``n`` numbers of ``itemsize`` bytes. The gradient is added to one
     that is there; the sum is that of the layers without gradients, which PyTorch computes in a pass of its own."""
     row, inverse = n * itemsize, 4
-    # In PyTorch: the cast to fp32, squares, their mean, times 1/rms, the cast back, times the weight; and the gradient's
-    # casts, weight, products with x, their mean, difference, scale and sum.
+    # In PyTorch: the cast to fp32, squares, their mean, times 1/rms, the cast back, times the weight; and of the
+    # gradient casts, weight, product with x, its mean, difference, scale and sum.
     narrow = itemsize < 4
     norm = n * (24 + 5 * itemsize if narrow else 28)
     backward = n * (56 + (4 * itemsize + 8 if narrow else 8))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cbtrain.kernels.runtime import Build, Traffic, block_of, build_of, on_device_of, tl, triton
+from cbtrain.kernels.runtime import Build, Traffic, build_of, on_device_of, tl, triton
 
 Heads = tuple[Tensor, Tensor]
 """Queries ``[T, heads, head_dim]`` and keys ``[T, kv_heads, head_dim]``, or their gradients."""
@@ -58,9 +58,9 @@ def rope(heads: Heads, cos: Tensor, sin: Tensor, *, back: bool = False, out: Hea
             cos.stride(0),
             sin.stride(0),
             BACK=back,
-            Q_BLOCK=block_of(q.shape[1]),
-            K_BLOCK=block_of(k.shape[1]),
-            HALF_BLOCK=block_of(half),
+            Q_BLOCK=triton.next_power_of_2(q.shape[1]),
+            K_BLOCK=triton.next_power_of_2(k.shape[1]),
+            HALF_BLOCK=triton.next_power_of_2(half),
             num_warps=WARPS,
         )
 
@@ -158,9 +158,9 @@ def builds() -> list[Build]:
             strides = [f"{to}{x}_{of}" for to in ("", "to_") for x in "qk" for of in ("token", "head")]
             arguments |= dict.fromkeys([*strides, "cos_token", "sin_token"], "i32")
             blocks = {
-                "Q_BLOCK": block_of(heads),
-                "K_BLOCK": block_of(kv_heads),
-                "HALF_BLOCK": block_of(head_dim // 2),
+                "Q_BLOCK": triton.next_power_of_2(heads),
+                "K_BLOCK": triton.next_power_of_2(kv_heads),
+                "HALF_BLOCK": triton.next_power_of_2(head_dim // 2),
             }
             unaligned = [name for name, count in (("q_heads", heads), ("k_heads", kv_heads)) if count % 16]
             found += [

@@ -55,11 +55,6 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[None]:
     return context
 
 
-def block_of(size: int) -> int:
-    """Return the least power of two that is ``size`` or more: the sides of Triton's blocks are such powers."""
-    return 1 << max(0, size - 1).bit_length()
-
-
 @dataclass(frozen=True, slots=True)
 class Build:
     """One configuration in which a kernel is launched, as it is compiled without a GPU.

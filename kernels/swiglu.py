@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbtrain.kernels.runtime import Build, Traffic, block_of, build_of, on_device_of, tl, triton
+from cbtrain.kernels.runtime import Build, Traffic, build_of, on_device_of, tl, triton
 
 _silu_backward = torch.ops.aten.silu_backward.grad_input
 
@@ -59,7 +59,7 @@ def _block(n: int, *tensors: Tensor) -> int:
     """Return the numbers of a program. Raises ValueError if the numbers of a row do not lie side by side."""
     if any(tensor.stride(-1) != 1 for tensor in tensors):
         raise ValueError("rows whose numbers do not lie side by side have no SwiGLU")
-    return min(NUMBERS, block_of(n))
+    return min(NUMBERS, triton.next_power_of_2(n))
 
 
 if triton is not None:
