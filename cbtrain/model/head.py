@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cbtrain.kernels.cross_entropy import cross_entropy
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.stretches import stretches
 
@@ -32,14 +33,17 @@ class Head(DenseLinear):
     calls of the module: DeepSpeed's ZeRO-3 fetches weights around those.
 
     ``kind`` is the kind of device for which stretches are made, if it is another than the one it is on (in planning).
+    ``kernel`` asks for the Triton kernel of :mod:`cbtrain.kernels.cross_entropy`.
     """
 
     kind: str | None = None
+    kernel = False
 
     def forward(self, x: Tensor, labels: Tensor | None = None, rows: int = 0) -> Tensor:
         if labels is None:
             return F.linear(x, self.weight, self.bias)
-        losses: Tensor = _FrozenHead.apply(x, self.weight, labels, rows)
+        kernel = self.kernel and x.dtype != torch.float64
+        losses: Tensor = _FrozenHead.apply(x, self.weight, labels, rows, kernel)
         return losses
 
     def token_losses(self, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -80,28 +84,59 @@ def plain(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
 
 
 class _FrozenHead(torch.autograd.Function):
-    """With E the exponentials of a row's logits (less their largest) and Z their sum, the gradient of the loss is
-    ``(E − Z · one-hot) W / Z``: the division waits for the narrow result."""
+    """Losses of rows, and the gradient of each by its row of ``hidden``, a stretch of rows at a time."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, rows: int) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, rows: int, kernel: bool) -> Tensor:
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         wide = torch.promote_types(hidden.dtype, torch.float32)
         losses = torch.empty(len(hidden), dtype=wide, device=hidden.device)
-        memory = hidden.new_empty(min(rows, len(hidden)), len(weight))
+        most, compute = min(rows, len(hidden)), _by_kernel if kernel else _by_operations
+        memory = hidden.new_empty(most, len(weight), dtype=_logits_dtype(weight) if kernel else weight.dtype)
         for some in stretches(len(hidden), rows, hidden.is_meta):
-            part, target = hidden[some], labels[some, None]
-            logits = torch.mm(part, weight.t(), out=memory[: len(part)]).to(wide)
-            largest, picked = logits.amax(-1, keepdim=True), logits.gather(-1, target)
-            total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
-            losses[some] = (total.log() + largest - picked)[:, 0]
-            if gradient is not None:
-                logits.scatter_add_(-1, target, -total)
-                gradient[some] = (logits.to(weight.dtype) @ weight) / total
+            into = None if gradient is None else gradient[some]
+            losses[some] = compute(hidden[some], weight, labels[some], memory, into)
         ctx.save_for_backward(*(() if gradient is None else (gradient,)))
         return losses
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (grad[:, None] * gradient).to(gradient.dtype), None, None, None
+        return (grad[:, None] * gradient).to(gradient.dtype), None, None, None, None
+
+
+def _by_operations(part: Tensor, weight: Tensor, labels: Tensor, memory: Tensor, gradient: Tensor | None) -> Tensor:
+    """Return the losses of the rows ``part``, and write their gradients. With E the exponentials of a row's logits
+    (less their largest) and Z their sum, a gradient is ``(E − Z · one-hot) W / Z``: the division waits for the narrow
+    result."""
+    wide, target = torch.promote_types(part.dtype, torch.float32), labels[:, None]
+    logits = torch.mm(part, weight.t(), out=memory[: len(part)]).to(wide)
+    largest, picked = logits.amax(-1, keepdim=True), logits.gather(-1, target)
+    total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+    losses = (total.log() + largest - picked)[:, 0]
+    if gradient is not None:
+        logits.scatter_add_(-1, target, -total)
+        gradient.copy_((logits.to(weight.dtype) @ weight) / total)
+    return losses
+
+
+def _by_kernel(part: Tensor, weight: Tensor, labels: Tensor, memory: Tensor, gradient: Tensor | None) -> Tensor:
+    """Do the same with a Triton kernel between the two products. Its gradients lie over the logits, unless these are
+    wider than the weight."""
+    logits = memory[: len(part)]
+    if logits.dtype == weight.dtype:
+        torch.mm(part, weight.t(), out=logits)
+    else:
+        torch.mm(part, weight.t(), out_dtype=logits.dtype, out=logits)
+    if gradient is None:
+        return cross_entropy(logits, labels)
+    slopes = logits if logits.dtype == weight.dtype else torch.empty_like(logits, dtype=weight.dtype)
+    losses = cross_entropy(logits, labels, slopes)
+    torch.mm(slopes, weight, out=gradient)
+    return losses
+
+
+def _logits_dtype(weight: Tensor) -> torch.dtype:
+    """Return fp32 where a product of bf16 can keep what it has summed in fp32: on CUDA, since torch 2.8."""
+    keeps = weight.is_cuda and hasattr(torch.ops.aten.mm, "dtype_out")
+    return torch.float32 if keeps else weight.dtype

@@ -60,6 +60,30 @@ try:
     cross_entropy(torch.zeros(4, 4).t(), torch.zeros(4, dtype=torch.int64))
 except ValueError as error:
     found["columns first"] = str(error)
+
+from cbtrain.model.head import Head
+from cbtrain.model.head import cross_entropy as used
+calls = []
+def counted(*args):
+    calls.append(len(args[0]))
+    return used(*args)
+Head.token_losses.__globals__["cross_entropy"] = counted
+for dtype in (torch.float32, torch.bfloat16):
+    exact = Head(64, 777, bias=False).requires_grad_(False).double()
+    exact.weight.copy_((0.3 * torch.randn(777, 64)).to(dtype))
+    hidden, weights, labels = torch.randn(11, 64).to(dtype), torch.rand(11), torch.randint(777, (11,))
+    runs = {}
+    for kind, kernel in ((torch.float64, True), (dtype, False), (dtype, True)):
+        head, x = Head(64, 777, bias=False).requires_grad_(False).to(kind), hidden.to(kind).requires_grad_()
+        head.weight.copy_(exact.weight)
+        head.kernel, head.rows_at_once = kernel, lambda hidden: 4
+        losses = head.token_losses(x, labels)
+        with torch.no_grad():
+            assert torch.equal(losses, head.token_losses(x, labels))
+        runs[kind, kernel] = losses.double(), torch.autograd.grad((losses * weights.to(losses.dtype)).sum(), x)[0].double()
+    true, plain, ours = runs.values()
+    found[f"head {dtype}"] = [[float((one - right).abs().max()) for one, right in zip(run, true)] for run in (plain, ours)]
+found["calls"] = calls
 """
 
 
@@ -86,6 +110,13 @@ def test_logits_are_overwritten_only_where_that_is_asked(found):
             assert errors["logits kept"] == (not name.startswith(("over", "offsets"))), name
             assert errors["again"], name  # the same bits with and without a gradient
     assert found["around"]
+
+
+def test_a_frozen_head_takes_the_kernel(found):
+    for dtype, atom in (("float32", 1e-6), ("bfloat16", 2**-8)):
+        for plain, ours in zip(*found[f"head torch.{dtype}"], strict=True):
+            assert 0 < ours <= 2 * plain + atom, dtype
+    assert found["calls"] == [4, 4, 3] * 4  # twice in each dtype, not in fp64
 
 
 def test_what_is_wrong_is_not_hidden(found):

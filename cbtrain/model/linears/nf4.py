@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cbtrain.errors import UserError
+from cbtrain.kernels.nf4 import Packed
+from cbtrain.kernels.nf4 import dequantize as unpack
 from cbtrain.model.linears.linear import Linear
 
 BLOCK = 64
@@ -23,7 +25,10 @@ STRETCH = 4096 * BLOCK
 
 
 class Nf4Linear(Linear):
-    """Dequantizes its weight to ``compute`` in every forward and backward pass and keeps four bits between them."""
+    """Dequantizes its weight to ``compute`` in every forward and backward pass and keeps four bits between them.
+    ``kernel`` asks for the Triton kernel of :mod:`cbtrain.kernels.nf4`, which gives the same bits."""
+
+    kernel = False
 
     def __init__(
         self,
@@ -45,6 +50,8 @@ class Nf4Linear(Linear):
         self.state.dtype = compute  # of what comes out
 
     def matrix(self) -> Tensor:
+        if self.kernel and self.packed is not None:
+            return unpack(_as_kernels_take_it(self.packed, self.state), self.state.dtype)
         return dequantize(self.packed, self.state)
 
     def dequantized(self) -> Tensor:
@@ -112,6 +119,11 @@ def dequantize(packed: Any, state: Any) -> Tensor:
     """Return the tensor that :func:`quantize` packed, in ``state.dtype`` and its old shape."""
     tensor: Tensor = require_bitsandbytes().dequantize_4bit(packed, state)
     return tensor
+
+
+def _as_kernels_take_it(packed: Tensor, state: Any) -> Packed:
+    nested = (state.state2.code, state.state2.absmax, state.offset) if state.nested else None
+    return Packed(packed, state.shape, state.code, state.absmax, nested)
 
 
 def require_bitsandbytes() -> Any:
