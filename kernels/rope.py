@@ -42,15 +42,16 @@ def rope(heads: Heads, cos: Tensor, sin: Tensor, *, back: bool = False, out: Hea
         q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in heads)
     if any(x.stride(-1) != 1 for x in (q, k, to_q, to_k, cos, sin)):
         raise ValueError("heads whose numbers do not lie side by side cannot be rotated")
-    half = cos.shape[-1]
+    tokens, half, blocks = len(q), cos.shape[-1], _blocks(q.shape[1], k.shape[1], cos.shape[-1])
     with on_device_of(q):
-        _turn[(len(q),)](
+        _turn[(-(-tokens // blocks["TOKENS"]),)](
             q,
             k,
             to_q,
             to_k,
             cos,
             sin,
+            tokens,
             q.shape[1],
             k.shape[1],
             half,
@@ -58,18 +59,25 @@ def rope(heads: Heads, cos: Tensor, sin: Tensor, *, back: bool = False, out: Hea
             cos.stride(0),
             sin.stride(0),
             BACK=back,
-            Q_BLOCK=triton.next_power_of_2(q.shape[1]),
-            K_BLOCK=triton.next_power_of_2(k.shape[1]),
-            HALF_BLOCK=triton.next_power_of_2(half),
+            **blocks,
             num_warps=WARPS,
         )
 
 
 WARPS = 4
+NUMBERS = 2048
+"""Numbers of half the query heads of a program at least: tokens with few heads are taken several at a time."""
+
+
+def _blocks(heads: int, kv_heads: int, half: int) -> dict[str, int]:
+    """Return the sides of the blocks that a program takes."""
+    q, k, columns = (triton.next_power_of_2(size) for size in (heads, kv_heads, half))
+    return {"TOKENS": max(1, NUMBERS // (max(q, k) * columns)), "Q_HEADS": q, "K_HEADS": k, "HALF": columns}
+
 
 if triton is not None:
     # More than seven parameters: two inputs, two outputs, the angles, sizes, strides and blocks.
-    @triton.jit
+    @triton.jit(do_not_specialize=["tokens"])
     def _turn(  # type: ignore[no-untyped-def]
         Q,
         K,
@@ -77,6 +85,7 @@ if triton is not None:
         TO_K,
         COS,
         SIN,
+        tokens,
         q_heads,
         k_heads,
         half,
@@ -91,36 +100,26 @@ if triton is not None:
         cos_token,
         sin_token,
         BACK: tl.constexpr,
-        Q_BLOCK: tl.constexpr,
-        K_BLOCK: tl.constexpr,
-        HALF_BLOCK: tl.constexpr,
+        TOKENS: tl.constexpr,
+        Q_HEADS: tl.constexpr,
+        K_HEADS: tl.constexpr,
+        HALF: tl.constexpr,
     ):
-        token = tl.program_id(0).to(tl.int64)
-        columns = tl.arange(0, HALF_BLOCK)[None, :]
-        cos = tl.load(COS + token * cos_token + columns, columns < half, 0.0).to(tl.float32)
-        sin = tl.load(SIN + token * sin_token + columns, columns < half, 0.0).to(tl.float32)
+        token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)[:, None, None]
+        column = tl.arange(0, HALF)[None, None, :]
+        some = (token < tokens) & (column < half)
+        cos = tl.load(COS + token * cos_token + column, some, 0.0).to(tl.float32)
+        sin = tl.load(SIN + token * sin_token + column, some, 0.0).to(tl.float32)
         if BACK:
             sin = -sin
-        heads = tl.arange(0, Q_BLOCK)[:, None]
-        mask = (heads < q_heads) & (columns < half)
-        _turn_heads(
-            Q + token * q_token + heads * q_head + columns,
-            TO_Q + token * to_q_token + heads * to_q_head + columns,
-            half,
-            cos,
-            sin,
-            mask,
-        )
-        heads = tl.arange(0, K_BLOCK)[:, None]
-        mask = (heads < k_heads) & (columns < half)
-        _turn_heads(
-            K + token * k_token + heads * k_head + columns,
-            TO_K + token * to_k_token + heads * to_k_head + columns,
-            half,
-            cos,
-            sin,
-            mask,
-        )
+        head = tl.arange(0, Q_HEADS)[None, :, None]
+        q = Q + token * q_token + head * q_head + column
+        to_q = TO_Q + token * to_q_token + head * to_q_head + column
+        _turn_heads(q, to_q, half, cos, sin, some & (head < q_heads))
+        head = tl.arange(0, K_HEADS)[None, :, None]
+        k = K + token * k_token + head * k_head + column
+        to_k = TO_K + token * to_k_token + head * to_k_head + column
+        _turn_heads(k, to_k, half, cos, sin, some & (head < k_heads))
 
     @triton.jit
     def _turn_heads(X, TO, half, cos, sin, mask):  # type: ignore[no-untyped-def]
@@ -154,15 +153,11 @@ def builds() -> list[Build]:
     for heads, kv_heads, head_dim in MODELS:
         for kind in ("fp32", "bf16"):
             arguments = dict.fromkeys(("Q", "K", "TO_Q", "TO_K", "COS", "SIN"), f"*{kind}")
-            arguments |= dict.fromkeys(("q_heads", "k_heads", "half"), "i32")
+            arguments |= dict.fromkeys(("tokens", "q_heads", "k_heads", "half"), "i32")
             strides = [f"{to}{x}_{of}" for to in ("", "to_") for x in "qk" for of in ("token", "head")]
             arguments |= dict.fromkeys([*strides, "cos_token", "sin_token"], "i32")
-            blocks = {
-                "Q_BLOCK": triton.next_power_of_2(heads),
-                "K_BLOCK": triton.next_power_of_2(kv_heads),
-                "HALF_BLOCK": triton.next_power_of_2(head_dim // 2),
-            }
-            unaligned = [name for name, count in (("q_heads", heads), ("k_heads", kv_heads)) if count % 16]
+            blocks = _blocks(heads, kv_heads, head_dim // 2)
+            unaligned = ["tokens", *(name for name, n in (("q_heads", heads), ("k_heads", kv_heads)) if n % 16)]
             found += [
                 build_of("rope", _turn, arguments, {"BACK": back} | blocks, unaligned, WARPS) for back in (False, True)
             ]

@@ -33,6 +33,7 @@ from cbtrain.model.kernel_choice import Kernels
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.linears.linear import Linear
+from cbtrain.model.linears.nf4 import Nf4Linear
 from cbtrain.model.rope import apply_rope, cos_sin, inverse_frequencies
 from cbtrain.model.without_gradients import hidden_states
 
@@ -257,7 +258,10 @@ class Decoder(nn.Module):
     @kernels.setter
     def kernels(self, kernels: Kernels) -> None:
         self._kernels, self._between = kernels, Elementwise(kernels)
-        self.norm.kernel = kernels.rms_norm
+        self.norm.kernel, self.lm_head.kernel = kernels.rms_norm, kernels.cross_entropy
+        for linear in self.linears.values():
+            if isinstance(linear, Nf4Linear):
+                linear.kernel = kernels.nf4
 
     @property
     def between(self) -> Elementwise:

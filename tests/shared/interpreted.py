@@ -18,6 +18,8 @@ def _poisoned(make):
         return tensor.fill_(float("nan")) if tensor.is_floating_point() and tensor.numel() < 2**24 else tensor
     return made
 
+with torch.device("meta"):  # looks up, once, which functions take a device
+    torch.empty(0)
 torch.empty, torch.empty_like = _poisoned(torch.empty), _poisoned(torch.empty_like)  # an unwritten output shows
 """
 
