@@ -29,7 +29,7 @@ from cbtrain.generation.request import Request
 from cbtrain.kernels.runtime import NAMES
 from cbtrain.model.adapters.mounted import MountedAdapters
 from cbtrain.model.config import FullConfig, LoraConfig
-from cbtrain.model.kernel_choice import Kernels, choose_kernels, why_not
+from cbtrain.model.kernel_choice import choose_kernels, why_not
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.torch_engine import TorchEngine
@@ -62,7 +62,7 @@ def launches():
     return counted
 
 cpu = torch.device("cpu")
-ON, OFF = choose_kernels("on", cpu), Kernels()
+ON = choose_kernels("on", cpu)
 
 def relative(found, wanted):
     return abs(found - wanted) / abs(wanted)
@@ -76,10 +76,10 @@ def compared(decoder, pack, levels):
         evaluated = float(loss_sum(plain.eval(), pack))
     assert not launches()
     plain.train()
-    result = {"loss": 0.0, "gradients": 0.0, "levels agree": True}
+    first, result = None, {"loss": 0.0, "gradients": 0.0, "levels agree": True}
     for tuned.activation_checkpointing in levels:
         found_loss, got = gradients(tuned, pack)
-        first = got if tuned.activation_checkpointing == "none" else first
+        first = first or got
         result["levels agree"] &= all(torch.equal(got[name], first[name]) for name in got)
         result["loss"] = max(result["loss"], relative(found_loss, loss))
         result["gradients"] = max(result["gradients"], *errors(got, wanted).values())
@@ -103,13 +103,13 @@ def answers(decoder, adapters):
     config = EngineConfig(slots=3, context_tokens=64, prefill_tokens=16)
     engine = GenerationEngine(decoder.eval(), config, stop_ids=frozenset(), adapters=adapters)
     asked = {"tuned": [5, 9, 33, 2, 17, 4, 21, 8, 50, 11], None: [7, 7, 40]}
-    greedy = SamplingConfig(temperature=0, max_tokens=6)
+    greedy = SamplingConfig(temperature=0, max_tokens=5)
     done = engine.generate([Request(prompt, greedy, 0, adapter) for adapter, prompt in asked.items()])
     return [answer.ids for answer in done]
 
 pack = pack_of(9, 6)
 everything = replace(EVERYTHING, layers=2, sliding_window=4)
-found["everything"] = compared(adapted(everything, LoraConfig(rank=4)), pack, ["none", ("mlp", "selective"), "full"])
+found["everything"] = compared(adapted(everything, LoraConfig(rank=4)), pack, [("none", "mlp"), ("selective", "full")])
 
 wider = replace(TINY, hidden=64, head_dim=16, intermediate=128)
 nf4 = random_decoder(Scenario(wider, WeightFormat("nf4", torch.float32), LoraConfig(rank=4)), cpu)
@@ -117,13 +117,12 @@ for parameter in nf4.trainable_parameters().values():
     parameter.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
 found["nf4"] = compared(nf4, pack, ["none"])
 
-for name, decoder in (("answers", adapted(everything, LoraConfig(rank=4))), ("answers nf4", nf4)):
-    decoder.kernels, adapters = OFF, MountedAdapters(decoder)
-    adapters.add("tuned", decoder.adapter)
-    plain = answers(decoder, adapters)
-    assert not launches()
-    decoder.kernels = ON
-    found[name] = {"plain": plain, "ours": answers(decoder, adapters), "launched": launches()}
+adapters = MountedAdapters(nf4)
+adapters.add("tuned", nf4.adapter)
+plain = answers(nf4, adapters)
+assert not launches()
+nf4.kernels = ON
+found["answers"] = {"plain": plain, "ours": answers(nf4, adapters), "launched": launches()}
 
 full = adapted(everything, FullConfig())
 loss, wanted = gradients(full, pack)
@@ -160,11 +159,10 @@ def test_training_and_evaluation_are_those_of_the_plain_path(found, name):
 
 
 def test_answers_are_those_of_the_plain_path(found):
-    for name, more in (("answers", set()), ("answers nf4", {"nf4"})):
-        result = found[name]
-        assert result["ours"] == result["plain"]
-        assert [len(ids) for ids in result["plain"]] == [6, 6]
-        assert set(result["launched"]) == {"rms_norm", "rope", "swiglu"} | more
+    result = found["answers"]
+    assert result["ours"] == result["plain"]
+    assert len({token for ids in result["plain"] for token in ids}) > 4
+    assert set(result["launched"]) == set(NAMES) - {"cross_entropy"}
 
 
 def test_full_tuning_and_fp64_stay_plain(found):
