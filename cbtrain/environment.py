@@ -22,6 +22,7 @@ PACKAGES = (
     "safetensors",
     "deepspeed",
     "bitsandbytes",
+    "triton",
     "aiohttp",
     "scipy",
     "numpy",

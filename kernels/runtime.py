@@ -38,9 +38,11 @@ def obstacle(device: torch.device) -> str | None:
     if triton is None:
         return "Triton is not installed"
     if device.type != "cuda":
-        return None if INTERPRETED and device.type == "cpu" else f"no CUDA device, but {device.type}"
+        return None if INTERPRETED and device.type == "cpu" else f"they run on CUDA, this is {device.type!r}"
     if INTERPRETED:
         return "TRITON_INTERPRET=1 is set, which is for CPUs"
+    if not torch.cuda.is_available():
+        return "no CUDA device is here"
     capability = torch.cuda.get_device_capability(device)
     if capability < LEAST_CAPABILITY:
         return "compute capability {}.{}, less than {}.{}".format(*capability, *LEAST_CAPABILITY)

@@ -48,6 +48,7 @@ def examine() -> list[Finding]:
         _torch,
         _cuda,
         _attention,
+        _kernels,
         _nf4,
         _distributed,
         _deepspeed,
@@ -117,6 +118,17 @@ def _attention() -> Finding:
     slow = device.type == "cuda" and serving == ["sdpa"]
     remedy = "Take torch 2.11 or later, or pip install 'cbtrain[flash]'." if slow else ""
     return Finding("attention", "absent" if slow else "ok", detail, remedy)
+
+
+def _kernels() -> Finding:
+    import torch
+
+    from cbtrain.model.kernel_choice import choose_kernels, kernel_text
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    missing = device.type == "cuda" and not choose_kernels("auto", device).names
+    remedy = "On GPUs of capability 8.0 and later: pip install triton (Linux), and a C compiler." if missing else ""
+    return Finding("Triton kernels", "absent" if missing else "ok", kernel_text("auto", device), remedy)
 
 
 def _nf4() -> Finding:

@@ -92,6 +92,7 @@ def _show(parsed: argparse.Namespace) -> None:
     from cbtrain.environment import pick_device
     from cbtrain.model.adapters.methods import load_adapter
     from cbtrain.model.attention.packed import obstacles
+    from cbtrain.model.kernel_choice import described_kernels, kernel_text
     from cbtrain.model.linears.formats import choose_weight_format
     from cbtrain.model.weights.loading import load_decoder
     from cbtrain.model.weights.memory import weight_memory
@@ -106,7 +107,12 @@ def _show(parsed: argparse.Namespace) -> None:
     started = time.perf_counter()
     with loading_bar(Console(stderr=True)) as progress:
         decoder = load_decoder(
-            name, weights=weight_format, device=device, attention=settings.attention, progress=progress
+            name,
+            weights=weight_format,
+            device=device,
+            attention=settings.attention,
+            kernels=settings.kernels,
+            progress=progress,
         )
     seconds = time.perf_counter() - started
     memory, a = weight_memory(decoder), decoder.architecture
@@ -132,16 +138,17 @@ def _show(parsed: argparse.Namespace) -> None:
         "seconds_to_load": round(seconds, 2),
         "attention": decoder.backend,
         "attention_backends": obstacles(decoder.device, weight_format.compute, a.head_dim),
+        "kernels": described_kernels(settings.kernels, decoder.device),
         "not_used": [*unused_facts(decoder.folder), *unused_sampling(decoder.folder)] if decoder.folder else [],
     }
     if parsed.adapter:
         adapter = load_adapter(decoder, parsed.adapter, force=parsed.force)
         adapter_parameters = adapter.parameters().values()
         shown["adapter_parameters"] = sum(parameter.numel() for parameter in adapter_parameters)
-    print(json.dumps(shown, indent=2)) if parsed.json else _table(shown)
+    print(json.dumps(shown, indent=2)) if parsed.json else _table(shown, kernel_text(settings.kernels, decoder.device))
 
 
-def _table(shown: dict[str, Any]) -> None:
+def _table(shown: dict[str, Any], kernels: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -165,6 +172,7 @@ def _table(shown: dict[str, Any]) -> None:
     for name, reason in shown["attention_backends"].items():
         chosen = " (chosen)" if name == shown["attention"] else ""
         rows[f"attention by {name}"] = f"can serve{chosen}" if reason is None else f"no: {reason}"
+    rows["Triton kernels"] = kernels
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
         table.add_row(name, value)

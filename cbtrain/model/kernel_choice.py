@@ -49,6 +49,19 @@ def why_not(setting: Setting, device: torch.device) -> dict[str, str | None]:
     return {name: of_choice[choice] for name, choice in _by_name(setting).items()}
 
 
+def kernel_text(setting: Setting, device: torch.device) -> str:
+    """Return :func:`described_kernels` in one line, each reason once."""
+    alike: dict[str, list[str]] = {}
+    for name, state in described_kernels(setting, device).items():
+        alike.setdefault(state, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {state}" for state, names in alike.items())
+
+
+def described_kernels(setting: Setting, device: torch.device) -> dict[str, str]:
+    """Return for each kernel ``serves``, or why it does not serve on ``device``."""
+    return {name: reason or "serves" for name, reason in why_not(setting, device).items()}
+
+
 def _by_name(setting: Setting) -> dict[str, str]:
     if isinstance(setting, str):
         return dict.fromkeys(NAMES, setting)

@@ -47,7 +47,8 @@ def train_adapter(
     with MemoryMeter(spec.device) as meter:
         levels = spec.levels(dataset.train.documents, console)  # before weights take the memory that it looks at
         decoder = spec.decoder(console)
-        require_same({"weights of the base model": decoder.fingerprint}, "Give every node the same files.")
+        computed = {"weights of the base model": decoder.fingerprint, "Triton kernels": decoder.kernels.names}
+        require_same(computed, "Give every node the same files and packages.")
         prepared = prepare_adapter(spec, dataset, decoder, folder, console, base=base, levels=levels)
         result, values = train(prepared.stage, console, meter)
     summary = deliver_adapter(prepared, result, values)
@@ -123,6 +124,7 @@ def deliver_adapter(prepared: PreparedAdapter, result: TrainingResult, values: S
     result.data = {"chat_format": dataset.renderer.format.name, **tokenized.describe(), **result.data}
     weights = {"format": str(decoder.format), "bytes": memory.bytes, "bytes_per_parameter": memory.bytes_per_parameter}
     summary = {**result.as_dict(), "base_weights": weights, "attention": decoder.backend}
+    summary["kernels"] = decoder.kernels.names
     if distributed.rank() == 0:
         assert decoder.adapter is not None
         assert spec.model.folder is not None

@@ -9,15 +9,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from cbtrain.config.loading import dump_config
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
-from cbtrain.environment import describe_environment
+from cbtrain.environment import describe_environment, pick_device
 from cbtrain.errors import UserError
 from cbtrain.files import hold, read_sealed, require_new, seal, write_atomic
 from cbtrain.journal import is_amount
+from cbtrain.model.config import ModelConfig
+from cbtrain.model.kernel_choice import described_kernels
 from cbtrain.settings import changed_settings, parse_yaml
 from cbtrain.study.anchored import anchored
 from cbtrain.study.run_files import CONFIG, ENVIRONMENT, STATE, SUMMARY
@@ -104,13 +107,14 @@ def begin(config: StudyConfig, folder: Path, corpus: str) -> None:
     if distributed.rank() == 0:
         write_atomic(fingerprint_file, json.dumps(seal({"fingerprint": corpus})) + "\n")
         write_atomic(folder / CONFIG, dump_config(anchored(config)))
-        _write_environment(folder / ENVIRONMENT)
+        _write_environment(folder / ENVIRONMENT, config.model)
     distributed.barrier()
 
 
-def _write_environment(path: Path) -> None:
+def _write_environment(path: Path, model: ModelConfig) -> None:
     """Write the environment of the run's start, and under ``continued`` the others in which it continued."""
-    here = describe_environment() | {"ranks": distributed.world()}
+    kernels = described_kernels(model.kernels, torch.device(pick_device(model.device)))
+    here = describe_environment() | {"ranks": distributed.world(), "kernels": kernels}
     hint = "Remove it to continue: it only records the machines of this run."
     environment = read_sealed(path, hint) if path.exists() else here
     continued = environment.get("continued", [])

@@ -22,7 +22,17 @@ kind of device that is must be the same)."""
 SECRET = ("base_url", "api_key_env")
 """Ends of keys whose values may hold a key of an API: they are not printed."""
 
-PACKAGES = ("cbtrain", "torch", "transformers", "tokenizers", "safetensors", "deepspeed", "bitsandbytes", "numpy")
+PACKAGES = (
+    "cbtrain",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "deepspeed",
+    "bitsandbytes",
+    "numpy",
+    "triton",
+)
 """Whose versions decide what is computed."""
 
 

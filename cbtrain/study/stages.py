@@ -39,7 +39,7 @@ from cbtrain.training.engines.zero3 import partitioner
 from cbtrain.training.planning.fitting import Levels, fit_at, fit_levels, require_fit, smallest
 from cbtrain.training.planning.machine import Machine, this_machine
 from cbtrain.training.planning.random_model import random_decoder
-from cbtrain.training.planning.scenario import Scenario, attention_of
+from cbtrain.training.planning.scenario import Scenario, attention_of, kernels_of
 from cbtrain.training.planning.workload import PackShape, Workload
 from cbtrain.transcripts.split import Split
 from cbtrain.transcripts.types import Role, Session
@@ -173,12 +173,13 @@ class StageSpec:
             copies=torch.device(self.device).type == "cpu",
             zero_stage=runtime.zero_stage if runtime.engine == "deepspeed" else None,
             savings=Savings.without(runtime.savings_off),
+            kernels=kernels_of(self.loading.kernels, self.device),
             world=world,
         )
 
     def check(self) -> None:
-        """Raise UserError on a weight format, an attention back-end or an adapter's targets that do not fit the model
-        or the device."""
+        """Raise UserError on a weight format, an attention back-end, a kernel or an adapter's targets that do not fit
+        the model or the device."""
         self.scenario()
         if isinstance(self.adapter, LoraConfig):
             with torch.device("meta"):
@@ -265,11 +266,12 @@ class StageSpec:
         scenario = self.scenario()
         decoder.activation_checkpointing, decoder.savings = scenario.activation_checkpointing, scenario.savings
         memory = weight_memory(decoder)
+        kernels = f"; kernels {', '.join(decoder.kernels.names)}" if decoder.kernels.names else ""
         share = f" on each of {distributed.world()} ranks, which hold a part each" if placed else ""
         say(
             console,
             f"{self.name}: base weights {decoder.format}, {memory.bytes / 1e6:,.1f} MB, "
-            f"{memory.bytes_per_parameter:.2f} bytes a parameter{share}; attention by {decoder.backend}",
+            f"{memory.bytes_per_parameter:.2f} bytes a parameter{share}; attention by {decoder.backend}{kernels}",
         )
         if hint := faster_dtype(self.weight_format, self.device):
             say(console, f"{self.name}: {hint}")

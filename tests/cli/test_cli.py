@@ -262,6 +262,8 @@ def test_doctor_prints_a_remedy_for_what_is_absent(tmp_path):
     assert status == 0
     for check in ("Python", "torch", "CUDA", "attention", "NF4", "distributed", "memory", "disk", "hub access"):
         assert check in out
+    for kernel in ("Triton kernels", "rms_norm", "cross_entropy"):
+        assert kernel in out
 
 
 @pytest.mark.fault("E3")

@@ -35,6 +35,7 @@ def test_what_a_model_is(made):
     assert facts["adapter_parameters"] == sum(p.numel() for p in decoder.adapter.parameters().values())
     assert facts["sliding_window"] == 11
     assert "CUDA" in facts["attention_backends"]["torch-varlen"]
+    assert "CUDA" in facts["kernels"]["rope"]
     table = run(base, "--weights", "nf4")
     assert "nf4, double quantization, computing in fp32" in " ".join(table.stdout.split())
     assert "window 11" in table.stdout

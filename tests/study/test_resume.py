@@ -112,6 +112,7 @@ def test_stopped_by_slurms_signal_it_goes_on_elsewhere(whole, tmp_path):
     assert done.returncode == 0, done.stderr
     environment = json.loads((run / "environment.json").read_text())
     assert (environment["ranks"], [one["ranks"] for one in environment["continued"]]) == (2, [1])
+    assert set(environment["kernels"]) == {"rms_norm", "rope", "swiglu", "cross_entropy", "nf4"}
     assert [line[:2] for line in steps(run)] == [line[:2] for line in steps(whole)]
     ours, theirs = ([loss for *_, loss in steps(folder)] for folder in (run, whole))
     assert ours == pytest.approx(theirs, rel=1e-6)

@@ -104,6 +104,7 @@ def test_training_planner_profiler_and_previews_agree(folder):
     [
         (["therapist.lora.targets=layers.9.mlp.up_proj"], "therapist.lora.targets"),
         (["model.weights=bf16", "model.attention=flash-attn"], "flash-attn"),
+        (["model.kernels.swiglu=on"], "kernel swiglu cannot be used: .* this is 'cpu'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_without_weights(folder, settings, message):

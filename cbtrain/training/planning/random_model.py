@@ -36,7 +36,7 @@ def random_decoder(scenario: Scenario, device: torch.device) -> Decoder:
     if a.tied_embeddings:
         decoder.lm_head.weight = cast(nn.Parameter, decoder.embed_tokens.weight)
     decoder.frequencies = inverse_frequencies(a.rope, a.head_dim).to(device)
-    decoder.format, decoder.attention = weight_format, scenario.attention
+    decoder.format, decoder.attention, decoder.kernels = weight_format, scenario.attention, scenario.kernels
     decoder.activation_checkpointing, decoder.savings = scenario.activation_checkpointing, scenario.savings
     decoder.requires_grad_(False)
     inject(decoder, scenario.adapter)

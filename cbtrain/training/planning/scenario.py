@@ -11,6 +11,7 @@ from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.fused.savings import Savings
+from cbtrain.model.kernel_choice import Kernels, Setting, choose_kernels
 from cbtrain.model.linears.formats import WeightFormat
 
 
@@ -20,7 +21,8 @@ class Scenario:
     level for all layers, or one for each; ``attention`` the back-end that
     serves there. ``accumulates`` says that an optimizer step has several micro-batches a rank, so that gradients wait
     through forward passes; ``copies`` that the best parameters and a checkpoint on its way to the disk lie in the
-    memory that trains, as on CPUs. ``zero_stage`` is None with the torch engine."""
+    memory that trains, as on CPUs. ``zero_stage`` is None with the torch engine. ``kernels`` are for timing; memory is
+    predicted for the operations that they replace, which take no less."""
 
     architecture: Architecture
     format: WeightFormat
@@ -33,6 +35,7 @@ class Scenario:
     copies: bool = False
     zero_stage: int | None = None
     savings: Savings = field(default_factory=Savings)
+    kernels: Kernels = field(default_factory=Kernels)
     world: int = 1
 
     @property
@@ -60,6 +63,13 @@ class Scenario:
         if self.attention != "sdpa" or (fused and not masked):
             return 0
         return length * length * self.compute.itemsize * (masked + (0 if fused else 2 * a.heads))
+
+
+def kernels_of(wanted: Setting, device: str) -> Kernels:
+    """Return the kernels that would serve on ``device``: none on one that is not here. Raises UserError if one that is
+    required cannot run."""
+    here = torch.device(device).type == "cpu" or torch.cuda.is_available()
+    return choose_kernels(wanted, torch.device(device)) if here else Kernels()
 
 
 def attention_of(wanted: str, device: str, compute: torch.dtype, head_dim: int) -> str:

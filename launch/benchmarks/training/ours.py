@@ -13,6 +13,7 @@ from benchmarks.training.sessions import BASE, Work
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.savings import NAMES, Savings
+from cbtrain.model.kernel_choice import Kernels
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.tokens.stream import MicroBatch, StepInfo
 from cbtrain.training.config import RuntimeConfig, StageConfig
@@ -27,8 +28,10 @@ def train(run: Run) -> dict[str, Any]:
 
 
 def train_plainly(run: Run) -> dict[str, Any]:
-    """Train the row with every saving off that has a switch."""
-    return train_steps(run, loaded(run, Savings.without(NAMES)))
+    """Train the row with every saving off that has a switch, and without kernels of our own."""
+    decoder = loaded(run, Savings.without(NAMES))
+    decoder.kernels = Kernels()
+    return train_steps(run, decoder)
 
 
 def train_steps(run: Run, decoder: Decoder) -> dict[str, Any]:

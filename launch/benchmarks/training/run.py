@@ -22,7 +22,7 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.model.linears.formats import choose_weight_format
 from cbtrain.model.weights.saving import save_decoder
 from cbtrain.training.planning.random_model import random_decoder
-from cbtrain.training.planning.scenario import Scenario, attention_of
+from cbtrain.training.planning.scenario import Scenario, attention_of, kernels_of
 
 ADAPTER = "adapter"
 LORA = LoraConfig(rank=RANK, alpha=ALPHA)
@@ -55,6 +55,7 @@ class Run:
             activation_checkpointing=row.activation_checkpointing,
             device=self.device,
             attention=attention,
+            kernels=kernels_of("auto", self.device),
         )
 
 
