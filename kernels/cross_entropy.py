@@ -11,22 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cbtrain.kernels.runtime import Build, Traffic, tl, triton
+from cbtrain.kernels.runtime import Build, Traffic, build_of, on_device_of, tl, triton
 
 BLOCK, WARPS = 4096, 8
 """Columns of a row that a program takes at a time, and its warps: sixteen numbers a thread."""
 
-VOCABULARIES = (128_256, 152_064, 32_768)
-"""Of Llama 3.1 8B, Qwen 2.5 7B and Mistral 7B v0.3."""
-
 
 def cross_entropy_reference(logits: Tensor, labels: Tensor, gradient: Tensor | None = None) -> Tensor:
-    """Return what :func:`cross_entropy` returns and write what it writes, in plain PyTorch."""
+    """Return what :func:`cross_entropy` returns and write what it writes, in plain PyTorch; in fp64 if ``logits`` are.
+
+    Where the kernel does not serve, the head computes a gradient that is divided after the product with its weight
+    (:func:`cbtrain.model.head.losses_and_slopes`)."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = F.cross_entropy(wide, labels, reduction="none")
     if gradient is not None:
-        one_hot = F.one_hot(labels, logits.shape[-1])
-        gradient.copy_(torch.softmax(wide, -1) - one_hot)
+        slopes = torch.softmax(wide, -1)
+        slopes.scatter_add_(-1, labels[:, None], slopes.new_full((len(labels), 1), -1))
+        gradient.copy_(slopes)
     return losses
 
 
@@ -44,46 +45,51 @@ def cross_entropy(logits: Tensor, labels: Tensor, gradient: Tensor | None = None
         raise ValueError("cross_entropy needs rows without gaps, labels without gaps and a gradient of the same shape")
     if rows:
         strides = logits.stride(0), out.stride(0)
-        _cross_entropy[(rows,)](
-            logits, labels, losses, out, *strides, columns, WRITES=gradient is not None, BLOCK=BLOCK, num_warps=WARPS
-        )
+        with on_device_of(logits):
+            _cross_entropy[(rows,)](
+                logits,
+                labels,
+                losses,
+                out,
+                *strides,
+                columns,
+                WRITES=gradient is not None,
+                BLOCK=BLOCK,
+                num_warps=WARPS,
+            )
     return losses
 
 
-def traffic(vocabulary: int, logits_bytes: int, gradient_bytes: int) -> Traffic:
-    """Return the bytes for one supervised token: its row is read twice and written once. A row of 128,000 logits is too
-    large for a multiprocessor's own memory, so that the second reading is needed too."""
-    moved = vocabulary * (2 * logits_bytes + gradient_bytes) + 8 + 4
-    # The plain way rounds logits to the dtype of the weight, and passes over the row for the cast to fp32, the largest,
-    # the difference, the exponential, the sum and the cast for the product.
+def traffic(vocabulary: int, logits_bytes: int, gradient_bytes: int) -> dict[str, Traffic]:
+    """Return the bytes for one supervised token. A row of 128,000 logits is larger than the memory of a multiprocessor,
+    so that the second reading must be, too (the cache of an H200 may hold it).
+
+    In PyTorch: casts to fp32 and back, the largest, the difference, the exponential and the sum of a row."""
     casts = 0 if gradient_bytes == 4 else 2 * (4 + gradient_bytes)
-    return Traffic(moved, moved, vocabulary * (casts + 4 + 8 + 8 + 4) + 8 + 4)
+    plain, small = vocabulary * (casts + 4 + 8 + 8 + 4), 8 + 4
+    losses = vocabulary * logits_bytes + small
+    both = losses + vocabulary * (logits_bytes + gradient_bytes)
+    cast_once = casts // 2
+    return {
+        "losses": Traffic(losses, losses, vocabulary * (cast_once + 24)),
+        "losses and gradients": Traffic(both, both, plain),
+    }
 
 
 def builds() -> list[Build]:
-    """Return what is compiled for the three families: logits in the computing dtype that are overwritten, fp32 logits
-    with a gradient in bf16, and losses alone."""
-    if triton is None:
-        return []
-    kinds = [("bf16", "bf16", True), ("fp32", "fp32", True), ("fp32", "bf16", True), ("fp32", "fp32", False)]
+    """Return what is launched for the three families, whose vocabularies are all multiples of 16: logits that are
+    overwritten, fp32 logits with a gradient in bf16, and losses alone."""
+    kinds = [("bf16", "bf16", True), ("fp32", "fp32", True), ("fp32", "bf16", True)]
+    kinds += [("bf16", "bf16", False), ("fp32", "fp32", False)]
+    sizes = dict.fromkeys(("logits_stride", "gradient_stride", "columns"), "i32")
     return [
-        Build(
-            kernel="cross_entropy",
-            function=_cross_entropy,
-            signature={
-                "LOGITS": f"*{logits}",
-                "LABELS": "*i64",
-                "LOSSES": "*fp32",
-                "GRADIENT": f"*{gradient}",
-                "logits_stride": "i32",
-                "gradient_stride": "i32",
-                "columns": "i32",
-                "WRITES": "constexpr",
-                "BLOCK": "constexpr",
-            },
-            constants={"WRITES": writes, "BLOCK": BLOCK},
-            aligned=(0, 1, 2, 3, 4, 5, 6),
-            warps=WARPS,
+        build_of(
+            "cross_entropy",
+            _cross_entropy,
+            {"LOGITS": f"*{logits}", "LABELS": "*i64", "LOSSES": "*fp32", "GRADIENT": f"*{gradient}", **sizes},
+            {"WRITES": writes, "BLOCK": BLOCK},
+            (),
+            WARPS,
         )
         for logits, gradient, writes in kinds
     ]

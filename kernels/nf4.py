@@ -8,12 +8,12 @@ bit: products and sums are rounded one by one (``enable_fp_fusion`` is off).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from cbtrain.kernels.runtime import Build, Traffic, tl, triton
+from cbtrain.kernels.runtime import Build, Traffic, build_of, on_device_of, tl, triton
 
 SCALED, NESTED = 64, 256
 """Weights that share a scale, and scales that share theirs."""
@@ -52,57 +52,44 @@ def dequantize(packed: Packed, dtype: torch.dtype) -> Tensor:
     count = out.numel()
     if count:
         nested = packed.nested or (packed.scales, packed.scales, packed.scales)  # not read
-        _dequantize[(triton.cdiv(count, SCALED * AT_ONCE),)](
-            packed.codes,
-            packed.levels,
-            packed.scales,
-            *nested,
-            out,
-            count,
-            DOUBLE=packed.nested is not None,
-            AT_ONCE=AT_ONCE,
-            num_warps=WARPS,
-            enable_fp_fusion=False,
-        )
+        with on_device_of(out):
+            _dequantize[(triton.cdiv(count, SCALED * AT_ONCE),)](
+                packed.codes,
+                packed.levels,
+                packed.scales,
+                *nested,
+                out,
+                count,
+                DOUBLE=packed.nested is not None,
+                AT_ONCE=AT_ONCE,
+                num_warps=WARPS,
+                enable_fp_fusion=False,
+            )
     return out
 
 
-def traffic(dtype_bytes: int, *, double_quantization: bool = True) -> Traffic:
-    """Return the bytes for one weight: codes and scales are read once, the weight is written once."""
+def traffic(itemsize: int) -> dict[str, Traffic]:
+    """Return the bytes for one weight of ``itemsize`` bytes: codes and scales are read once, the weight written once.
+    bitsandbytes writes scales of double quantization in fp32, adds the offset in place and reads them."""
     scale = 1 / SCALED
-    outer = 4 * scale / NESTED
-    scales = scale + outer if double_quantization else 4 * scale
-    moved = 0.5 + scales + dtype_bytes
-    # bitsandbytes writes the scales in fp32, adds the offset in place and reads them.
-    return Traffic(moved, moved, moved + (4 + 8 + 4) * scale if double_quantization else moved)
+    single, double = 0.5 + 4 * scale + itemsize, 0.5 + scale + 4 * scale / NESTED + itemsize
+    return {
+        "double quantization": Traffic(double, double, double + (4 + 8 + 4) * scale),
+        "single quantization": Traffic(single, single, single),
+    }
 
 
 def builds() -> list[Build]:
-    """Return what is compiled: fp32 and bf16 weights, with double quantization and without."""
-    return [
-        Build(
-            kernel="nf4",
-            function=_dequantize,
-            signature={
-                "CODES": "*u8",
-                "LEVELS": "*fp32",
-                "SCALES": "*u8" if double else "*fp32",
-                "MAP": "*fp32",
-                "OUTER": "*fp32",
-                "OFFSET": "*fp32",
-                "OUT": f"*{dtype}",
-                "count": "i32",
-                "DOUBLE": "constexpr",
-                "AT_ONCE": "constexpr",
-            },
-            constants={"DOUBLE": double, "AT_ONCE": AT_ONCE},
-            aligned=(0, 1, 2, 3, 4, 6, 7),
-            warps=WARPS,
-            fusion=False,
-        )
-        for dtype in ("bf16", "fp32")
-        for double in (True, False)
-    ]
+    """Return what is launched: fp32 and bf16 weights, with double quantization and without."""
+    found = []
+    for kind in ("bf16", "fp32"):
+        for double in (True, False):
+            arguments = {"CODES": "*u8", "LEVELS": "*fp32", "SCALES": "*u8" if double else "*fp32"}
+            arguments |= dict.fromkeys(("MAP", "OUTER", "OFFSET"), "*fp32") | {"OUT": f"*{kind}", "count": "i32"}
+            constants = {"DOUBLE": double, "AT_ONCE": AT_ONCE}
+            build = build_of("nf4", _dequantize, arguments, constants, (), WARPS)
+            found.append(replace(build, fusion=False))
+    return found
 
 
 if triton is not None:

@@ -105,18 +105,24 @@ class _FrozenHead(torch.autograd.Function):
         return (grad[:, None] * gradient).to(gradient.dtype), None, None, None, None
 
 
-def _by_operations(part: Tensor, weight: Tensor, labels: Tensor, memory: Tensor, gradient: Tensor | None) -> Tensor:
-    """Return the losses of the rows ``part``, and write their gradients. With E the exponentials of a row's logits
-    (less their largest) and Z their sum, a gradient is ``(E − Z · one-hot) W / Z``: the division waits for the narrow
-    result."""
-    wide, target = torch.promote_types(part.dtype, torch.float32), labels[:, None]
-    logits = torch.mm(part, weight.t(), out=memory[: len(part)]).to(wide)
-    largest, picked = logits.amax(-1, keepdim=True), logits.gather(-1, target)
-    total = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+def losses_and_slopes(logits: Tensor, labels: Tensor, slopes: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the losses of rows of ``logits``, their gradients times Z, and Z, in fp32 at least; ``logits`` in fp32 are
+    overwritten. With E the exponentials of a row (less its largest) and Z their sum, a gradient is
+    ``(E − Z · one-hot) / Z``; without ``slopes`` E is returned."""
+    target, wide = labels[:, None], logits.to(torch.promote_types(logits.dtype, torch.float32))
+    largest, picked = wide.amax(-1, keepdim=True), wide.gather(-1, target)
+    total = wide.sub_(largest).exp_().sum(-1, keepdim=True)
     losses = (total.log() + largest - picked)[:, 0]
+    return losses, wide.scatter_add_(-1, target, -total) if slopes else wide, total
+
+
+def _by_operations(part: Tensor, weight: Tensor, labels: Tensor, memory: Tensor, gradient: Tensor | None) -> Tensor:
+    """Return the losses of the rows ``part``, and write their gradients: the division by Z waits for the narrow
+    result."""
+    logits = torch.mm(part, weight.t(), out=memory[: len(part)])
+    losses, slopes, total = losses_and_slopes(logits, labels, gradient is not None)
     if gradient is not None:
-        logits.scatter_add_(-1, target, -total)
-        gradient.copy_((logits.to(weight.dtype) @ weight) / total)
+        gradient.copy_((slopes.to(weight.dtype) @ weight) / total)
     return losses
 
 
