@@ -249,7 +249,7 @@ def traffic(n: int, itemsize: int) -> dict[str, Traffic]:
     # gradient casts, weight, product with x, its mean, difference, scale and sum.
     narrow = itemsize < 4
     norm = n * (24 + 5 * itemsize if narrow else 28)
-    backward = n * (56 + (4 * itemsize + 8 if narrow else 8))
+    backward = n * (44 + (2 * (itemsize + 4) if narrow else 0) + 2 * itemsize + 4)
     return {
         "norm": Traffic(2 * row + inverse, 2 * row, norm),
         "sum and norm": Traffic(4 * row + inverse, 4 * row, norm + 3 * row),

@@ -138,8 +138,8 @@ def traffic(heads: int, kv_heads: int, head_dim: int, itemsize: int) -> dict[str
     angles = head_dim * itemsize
     moved, needed = 2 * once + angles, 2 * once + 4
     return {
-        "forward": Traffic(moved, needed, 6 * once + 10 * angles),
-        "backward": Traffic(moved, needed, 8 * once + 10 * angles),
+        "forward": Traffic(moved, needed, 6 * once + 4 * angles),
+        "backward": Traffic(moved, needed, 8 * once + 6 * angles),
     }
 
 

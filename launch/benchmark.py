@@ -7,6 +7,7 @@ NAMES = (
     "corpus",
     "tokens",
     "model",
+    "kernels",
     "providers",
     "analysis",
     "report",

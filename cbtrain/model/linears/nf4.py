@@ -51,7 +51,7 @@ class Nf4Linear(Linear):
 
     def matrix(self) -> Tensor:
         if self.kernel and self.packed is not None:
-            return unpack(_as_kernels_take_it(self.packed, self.state), self.state.dtype)
+            return unpack(as_kernels_take_it(self.packed, self.state), self.state.dtype)
         return dequantize(self.packed, self.state)
 
     def dequantized(self) -> Tensor:
@@ -121,7 +121,8 @@ def dequantize(packed: Any, state: Any) -> Tensor:
     return tensor
 
 
-def _as_kernels_take_it(packed: Tensor, state: Any) -> Packed:
+def as_kernels_take_it(packed: Tensor, state: Any) -> Packed:
+    """Return what :func:`quantize` has made, for the kernel."""
     nested = (state.state2.code, state.state2.absmax, state.offset) if state.nested else None
     return Packed(packed, state.shape, state.code, state.absmax, nested)
 
