@@ -61,18 +61,18 @@ def cross_entropy(logits: Tensor, labels: Tensor, gradient: Tensor | None = None
 
 
 def traffic(vocabulary: int, logits_bytes: int, gradient_bytes: int) -> dict[str, Traffic]:
-    """Return the bytes for one supervised token. A row of 128,000 logits is larger than the memory of a multiprocessor,
-    so that the second reading must be, too (the cache of an H200 may hold it).
+    """Return the bytes for one supervised token: a row is read twice, and must be read once. The second reading comes
+    from memory where the rows that are worked on are larger than the cache.
 
-    In PyTorch: casts to fp32 and back, the largest, the difference, the exponential and the sum of a row."""
-    casts = 0 if gradient_bytes == 4 else 2 * (4 + gradient_bytes)
-    plain, small = vocabulary * (casts + 4 + 8 + 8 + 4), 8 + 4
-    losses = vocabulary * logits_bytes + small
-    both = losses + vocabulary * (logits_bytes + gradient_bytes)
-    cast_once = casts // 2
+    In PyTorch, whose logits have the dtype of the gradient: casts to fp32 and back, the largest, the difference, the
+    exponential and the sum of a row."""
+    once, written = vocabulary * logits_bytes + 8 + 4, vocabulary * gradient_bytes
+    cast = 0 if gradient_bytes == 4 else 4 + gradient_bytes
     return {
-        "losses": Traffic(losses, losses, vocabulary * (cast_once + 24)),
-        "losses and gradients": Traffic(both, both, plain),
+        "losses": Traffic(once, once, vocabulary * (cast + 24)),
+        "losses and gradients": Traffic(
+            once + vocabulary * logits_bytes + written, once + written, vocabulary * (2 * cast + 24)
+        ),
     }
 
 

@@ -57,7 +57,7 @@ class Sizes:
 
 def cases(sizes: Sizes) -> list[Case]:
     """Return a case for each pass of each kernel."""
-    return [*_norms(sizes), *_ropes(sizes), *_swiglus(sizes), _cross_entropy(sizes), _unpacking(sizes)]
+    return [*_norms(sizes), *_ropes(sizes), *_swiglus(sizes), *_cross_entropies(sizes), _unpacking(sizes)]
 
 
 def _norms(sizes: Sizes) -> list[Case]:
@@ -144,28 +144,36 @@ def _swiglus(sizes: Sizes) -> list[Case]:
     ]
 
 
-def _cross_entropy(sizes: Sizes) -> Case:
+def _cross_entropies(sizes: Sizes) -> list[Case]:
+    """Logits that are overwritten, and fp32 ones with the gradient beside them, as on CUDA. PyTorch has logits in the
+    dtype of the gradient in both."""
     vocabulary = sizes.vocab_size
     rows = min(sizes.tokens, rows_at_once(vocabulary, "cuda"))
 
     def make(device: torch.device, dtype: torch.dtype) -> Tensors:
-        logits = 3 * _random(device, dtype, (rows, vocabulary))[0]
-        return logits, torch.randint(vocabulary, (rows,), device=device)
+        logits = (3 * torch.randn(rows, vocabulary, device=device)).to(dtype)
+        return logits, logits.float(), torch.randint(vocabulary, (rows,), device=device)
 
-    def ours(logits: Tensor, labels: Tensor) -> Tensors:
+    def over(logits: Tensor, wide: Tensor, labels: Tensor) -> Tensors:
         return cross_entropy.cross_entropy(logits, labels, logits), logits
 
-    def plain(logits: Tensor, labels: Tensor) -> Tensors:
+    def beside(logits: Tensor, wide: Tensor, labels: Tensor) -> Tensors:
+        slopes = torch.empty_like(logits)
+        return cross_entropy.cross_entropy(wide, labels, slopes), slopes
+
+    def plain(logits: Tensor, wide: Tensor, labels: Tensor) -> Tensors:
         losses, slopes, total = losses_and_slopes(logits, labels)
         return losses, slopes.to(logits.dtype), total
 
-    def reference(logits: Tensor, labels: Tensor) -> Tensors:
+    def reference(logits: Tensor, wide: Tensor, labels: Tensor) -> Tensors:
         return cross_entropy.cross_entropy_reference(logits, labels, logits), logits
 
-    what = "losses and gradients"
-    traffic = cross_entropy.traffic(vocabulary, sizes.itemsize, sizes.itemsize)[what]
-    unit = "supervised token"
-    return Case("cross_entropy", what, sizes.model, rows, unit, traffic, make, ours, plain, reference)
+    found = []
+    for what, itemsize, ours in (("over the logits", sizes.itemsize, over), ("beside fp32 logits", 4, beside)):
+        traffic = cross_entropy.traffic(vocabulary, itemsize, sizes.itemsize)["losses and gradients"]
+        unit = "supervised token"
+        found.append(Case("cross_entropy", what, sizes.model, rows, unit, traffic, make, ours, plain, reference))
+    return found
 
 
 def _unpacking(sizes: Sizes) -> Case:

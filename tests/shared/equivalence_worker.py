@@ -15,6 +15,7 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.fused.savings import Savings
+from cbtrain.model.kernel_choice import choose_kernels
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training import distributed
@@ -85,6 +86,7 @@ def train(settings):
         dropout=settings.get("dropout", 0.1),  # with dropout, layers are left to autograd
     )
     made.savings = Savings(fused=not settings.get("plain"))
+    made.kernels = choose_kernels(settings.get("kernels", "off"), made.device)
     torch.use_deterministic_algorithms(settings.get("deterministic", False))
     decay = settings.get("decay", 0.01)
     config = StageConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)
