@@ -132,8 +132,9 @@ if triton is not None:
 
         if WRITES:
             share = 1.0 / total_of_row
+            last = (columns - 1) // BLOCK * BLOCK
             for start in range(0, columns, BLOCK):
-                column = start + at
+                column = last - start + at  # backwards: what was read last may still lie in the cache
                 x = tl.load(logits + column, column < columns, -float("inf")).to(tl.float32)
                 slope = tl.exp(x - highest) * share - tl.where(column == label, 1.0, 0.0)
                 tl.store(gradient + column, slope.to(GRADIENT.dtype.element_ty), column < columns)

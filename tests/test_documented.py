@@ -31,7 +31,9 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ["model.md", "training.md", "sweep.md", "providers.md", "analysis.md", "report.md"])
+@pytest.mark.parametrize(
+    "page", ["model.md", "training.md", "sweep.md", "providers.md", "analysis.md", "report.md", "kernels.md"]
+)
 def test_every_test_that_the_docs_name_is_there(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
