@@ -265,7 +265,8 @@ def builds() -> list[Build]:
 
 
 def _builds(n: int, kind: str, *, alone: bool) -> list[Build]:
-    """Return the builds for rows of ``n`` numbers, one a token if ``alone``: Triton compiles the number 1 as such."""
+    """Return the builds for rows of ``n`` numbers, one a token if ``alone``: Triton compiles the number 1 as such. The
+    number of heads may be a multiple of 16 (queries) or not (keys)."""
     _, at_once, block, warps = _shape(1, n)
     common = {"ROWS": at_once, "BLOCK": block} | ({"inner": 1} if alone else {})
     sizes = {"rows": "i32", "inner": "i32", "n": "i32"}
@@ -275,12 +276,13 @@ def _builds(n: int, kind: str, *, alone: bool) -> list[Build]:
     backward |= dict.fromkeys(("grad_token", "grad_head", "x_token", "x_head", "into_token", "into_head"), "i32")
     flags: list[tuple[Any, dict[str, str], dict[str, bool]]] = [
         (_forward, forward, {"ADDS": False, "NORMS": True}),
-        (_forward, forward, {"ADDS": True, "NORMS": True}) if alone else (_forward, forward, {"NORMS": False}),
-        (_backward, backward, {"ADDS": True}),
+        (_forward, forward, {"ADDS": alone, "NORMS": alone}),
+        (_backward, backward, {"ADDS": False}),
     ]
     if alone:
-        flags.append((_backward, backward, {"ADDS": False}))
+        flags.append((_backward, backward, {"ADDS": True}))
     return [
-        build_of("rms_norm", function, signature, {"ADDS": False} | given | common, ("rows", "inner", "eps"), warps)
+        build_of("rms_norm", function, signature, given | common, unaligned, warps)
         for function, signature, given in flags
+        for unaligned in ([("rows", "eps")] if alone else [("rows", "eps"), ("rows", "eps", "inner")])
     ]
