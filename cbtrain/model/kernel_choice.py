@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
 from cbtrain.errors import UserError
 from cbtrain.kernels.runtime import INTERPRETED, NAMES, obstacle
 
-Setting = str | Mapping[str, str]
+Setting = str | Mapping[Any, str]
 """``auto``, ``off`` or ``on`` for all kernels, or by their names; those that are not named have ``auto``."""
 
 
