@@ -132,6 +132,13 @@ loss, _ = gradients(exact, pack)
 exact.kernels = ON
 found["fp64"] = {"same": gradients(exact, pack)[0] == loss, "launched": launches()}
 
+sharded = adapted(everything, LoraConfig(rank=4))
+sharded.kernels = ON
+sharded.norm.weight.ds_id = 0  # as ZeRO-3 marks what it has partitioned
+with torch.no_grad():
+    loss_sum(sharded.eval(), pack)
+found["sharded"] = launches()
+
 found["auto"] = why_not("auto", cpu)
 found["some"] = choose_kernels({"rope": "on", "nf4": "off"}, cpu).names
 """
@@ -164,6 +171,10 @@ def test_answers_are_those_of_the_plain_path(found):
 
 def test_full_tuning_and_fp64_stay_plain(found):
     assert found["full"] == found["fp64"] == {"same": True, "launched": {}}
+
+
+def test_norms_that_zero_3_has_partitioned_are_not_read(found):
+    assert found["sharded"] == {"cross_entropy": 1}  # ZeRO-3 fetches the head's weight around its call
 
 
 def test_the_interpreter_serves_where_kernels_are_on(found):
