@@ -41,20 +41,20 @@ def inverse_rms_reference(x: Tensor, eps: float) -> Tensor:
 
 
 def rms_norm_backward_reference(
-    grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor, into: Tensor, *, adds: bool = True
+    grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor, out: Tensor, *, add: Tensor | None = None
 ) -> None:
-    """Add to ``into`` (or write to it, unless ``adds``) the gradient of ``x`` for the gradient ``grad`` of its norm;
-    ``inverse`` is 1/rms. ``grad`` may be overwritten.
+    """Write to ``out`` the gradient of ``x`` for the gradient ``grad`` of its norm, plus ``add`` if there is one;
+    ``inverse`` is 1/rms. ``grad`` may be overwritten; ``out`` may be ``grad`` or ``add``.
 
     d/dx of x·r with r = 1/rms is the gradient without its component along x: r (g − x r² mean(g x)).
     """
     g, wide = grad.to(inverse.dtype).mul_(weight), x.to(inverse.dtype)
     along = (g * wide).mean(-1, keepdim=True).mul_(inverse.square())
     g.addcmul_(wide, along, value=-1).mul_(inverse)
-    if adds:
-        into.add_(g)
+    if add is None:
+        out.copy_(g)
     else:
-        into.copy_(g)
+        torch.add(add, g, out=out)
 
 
 def rms_norm(
@@ -98,9 +98,10 @@ def _launch(x: Tensor, weight: Tensor | None, eps: float, add: Tensor | None, ou
 
 
 def rms_norm_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor, into: Tensor, *, adds: bool = True
+    grad: Tensor, x: Tensor, weight: Tensor, inverse: Tensor, out: Tensor, *, add: Tensor | None = None
 ) -> None:
-    """Do the same as :func:`rms_norm_backward_reference`, in one launch; ``grad`` stays as it is."""
+    """Do the same as :func:`rms_norm_backward_reference`, in one launch; ``grad`` stays as it is, ``add`` is
+    ``[T, n]``."""
     n, inner = x.shape[-1], _inner(x)
     rows, at_once, block, warps = _shape(inverse.numel(), n)
     with on_device_of(x):
@@ -109,14 +110,16 @@ def rms_norm_backward(
             x,
             weight,
             inverse,
-            into,
+            out if add is None else add,
+            out,
             rows,
             inner,
             n,
             *_strides(grad),
             *_strides(x),
-            *_strides(into),
-            ADDS=adds,
+            0 if add is None else add.stride(0),
+            *_strides(out),
+            ADDS=add is not None,
             ROWS=at_once,
             BLOCK=block,
             num_warps=warps,
@@ -136,7 +139,7 @@ class FrozenNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
         grad_x = torch.empty_like(x)
-        rms_norm_backward(grad.contiguous(), x, weight, inverse, grad_x, adds=False)
+        rms_norm_backward(grad.contiguous(), x, weight, inverse, grad_x)
         return grad_x, None, None
 
 
@@ -203,14 +206,15 @@ if triton is not None:
             to = token * out_token + head * out_head + columns
             tl.store(OUT + to, (normed * weight).to(OUT.dtype.element_ty), mask)
 
-    # More than seven parameters: four inputs, one output, sizes, strides, and the block.
+    # More than seven parameters: five inputs, one output, sizes, strides, and the block.
     @triton.jit(do_not_specialize=["rows"])
     def _backward(  # type: ignore[no-untyped-def]
         GRAD,
         X,
         W,
         INVERSE,
-        INTO,
+        ADD,
+        OUT,
         rows,
         inner,
         n,
@@ -218,8 +222,9 @@ if triton is not None:
         grad_head,
         x_token,
         x_head,
-        into_token,
-        into_head,
+        add_token,
+        out_token,
+        out_head,
         ADDS: tl.constexpr,
         ROWS: tl.constexpr,
         BLOCK: tl.constexpr,
@@ -235,10 +240,9 @@ if triton is not None:
         grad *= tl.load(W + columns, columns < n, 0.0).to(tl.float32)
         along = tl.sum(grad * x, 1, keep_dims=True) / n * (inverse * inverse)
         grad = (grad - x * along) * inverse
-        at = token * into_token + head * into_head + columns
         if ADDS:
-            grad += tl.load(INTO + at, mask, 0.0).to(tl.float32)
-        tl.store(INTO + at, grad.to(INTO.dtype.element_ty), mask)
+            grad += tl.load(ADD + token * add_token + columns, mask, 0.0).to(tl.float32)
+        tl.store(OUT + token * out_token + head * out_head + columns, grad.to(OUT.dtype.element_ty), mask)
 
 
 def traffic(n: int, itemsize: int) -> dict[str, Traffic]:
@@ -272,8 +276,10 @@ def _builds(n: int, kind: str, *, alone: bool) -> list[Build]:
     sizes = {"rows": "i32", "inner": "i32", "n": "i32"}
     forward = dict.fromkeys(("X", "ADD", "W", "OUT"), f"*{kind}") | {"INVERSE": "*fp32"} | sizes | {"eps": "fp32"}
     forward |= dict.fromkeys(("x_token", "x_head", "add_token", "out_token", "out_head"), "i32")
-    backward = dict.fromkeys(("GRAD", "X", "W"), f"*{kind}") | {"INVERSE": "*fp32", "INTO": f"*{kind}"} | sizes
-    backward |= dict.fromkeys(("grad_token", "grad_head", "x_token", "x_head", "into_token", "into_head"), "i32")
+    backward = dict.fromkeys(("GRAD", "X", "W"), f"*{kind}") | {"INVERSE": "*fp32"}
+    backward |= dict.fromkeys(("ADD", "OUT"), f"*{kind}") | sizes
+    strides = [f"{of}_{axis}" for of in ("grad", "x", "out") for axis in ("token", "head")]
+    backward |= dict.fromkeys([*strides[:4], "add_token", *strides[4:]], "i32")
     flags: list[tuple[Any, dict[str, str], dict[str, bool]]] = [
         (_forward, forward, {"ADDS": False, "NORMS": True}),
         (_forward, forward, {"ADDS": alone, "NORMS": alone}),

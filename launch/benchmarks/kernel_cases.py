@@ -74,7 +74,7 @@ def _norms(sizes: Sizes) -> list[Case]:
         def backward(x: Tensor, added: Tensor, grad: Tensor, into: Tensor, weight: Tensor) -> Tensors:
             wide = torch.promote_types(x.dtype, torch.float32)
             inverse = torch.ones(len(x), 1, dtype=wide, device=x.device)  # near what it is for random numbers
-            norm_backward(grad, x, weight, inverse, into)
+            norm_backward(grad, x, weight, inverse, into, add=into)
             return (into,)
 
         return {

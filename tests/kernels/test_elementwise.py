@@ -41,8 +41,10 @@ def normed_to(norm):
     return called
 
 def gradient(backward, inverse_rms, adds):
-    def called(grad, x, weight, into):
-        backward(grad.clone(), x, weight, inverse_rms(x, 1e-5), into, adds=adds)
+    def called(grad, x, weight, add, out):
+        # In place of the one that is added, as before attention, or beside it, as after attention.
+        out = {"in place": add, "beside": out, "alone": out}[adds]
+        backward(grad.clone(), x, weight, inverse_rms(x, 1e-5), out, add=None if adds == "alone" else add)
     return called
 
 def rotated(rotate, back, apart):
@@ -59,10 +61,10 @@ for dtype in (torch.float32, torch.bfloat16):
         wide = torch.randn(rows, 2 * n + 3).to(dtype)[:, :n]
         compare(f"norm {case}", normed(rms_norm), normed(rms_norm_reference), [wide, weight_of(n)])
         compare(f"sum and norm {case}", summed(rms_norm), summed(rms_norm_reference), [some(), weight_of(n), wide])
-        for adds in (True, False):
+        for adds in ("in place", "beside", "alone"):
             ways = [gradient(rms_norm_backward, inverse_rms, adds),
                     gradient(rms_norm_backward_reference, inverse_rms_reference, adds)]
-            compare(f"norm back {adds} {case}", *ways, [some(), wide, weight_of(n), some()])
+            compare(f"norm back {adds} {case}", *ways, [some(), wide, weight_of(n), some(), some()])
         gate, up = torch.randn(rows, 2 * n).mul_(2).to(dtype).chunk(2, -1)
         compare(f"swiglu {case}", tuples(swiglu), tuples(swiglu_reference), [gate, up])
         compare(f"swiglu back {case}", swiglu_backward, swiglu_backward_reference, [some(), gate, up])
@@ -70,10 +72,10 @@ for dtype in (torch.float32, torch.bfloat16):
         case = f"{kind} {rows} {heads} {n}"
         compare(f"norm of heads {case}", normed_to(rms_norm), normed_to(rms_norm_reference),
                 [part(rows, heads, n, dtype), weight_of(n), part(rows, heads, n, dtype)])
-        ways = [gradient(rms_norm_backward, inverse_rms, True),
-                gradient(rms_norm_backward_reference, inverse_rms_reference, True)]
+        ways = [gradient(rms_norm_backward, inverse_rms, "alone"),
+                gradient(rms_norm_backward_reference, inverse_rms_reference, "alone")]
         compare(f"norm of heads back {case}", *ways, [*(part(rows, heads, n, dtype) for _ in "gx"), weight_of(n),
-                                                      part(rows, heads, n, dtype)])
+                                                      *(part(rows, heads, n, dtype) for _ in "ao")])
         angles = torch.randn(rows, n)
         cos, sin = (t.to(dtype)[:, : n // 2] for t in (angles.cos(), angles.sin()))
         for back, apart in ((False, False), (True, True)):
@@ -92,8 +94,9 @@ def far(*shape):
 
 bf16 = [torch.ones(40, dtype=torch.bfloat16), torch.randn(3, 40).to(torch.bfloat16)]
 compare("far sum and norm", summed(rms_norm), summed(rms_norm_reference), [far(40), *bf16])
-ways = [gradient(rms_norm_backward, inverse_rms, True), gradient(rms_norm_backward_reference, inverse_rms_reference, True)]
-compare("far norm back", *ways, [bf16[1], far(40), bf16[0], far(40)])
+ways = [gradient(rms_norm_backward, inverse_rms, "beside"),
+        gradient(rms_norm_backward_reference, inverse_rms_reference, "beside")]
+compare("far norm back", *ways, [bf16[1], far(40), bf16[0], far(40), far(40)])
 compare("far swiglu back", swiglu_backward, swiglu_backward_reference, [bf16[1], far(40), far(40)])
 angles = torch.ones(3, 4, dtype=torch.bfloat16)
 ways = [rotated(rope, True, True), rotated(rope_reference, True, True)]
@@ -133,7 +136,7 @@ def found():
 
 def test_results_and_gradients_are_those_in_fp64(found):
     errors = {name: error for name, error in found.items() if name not in ("outside", "inside", "refused")}
-    assert len(errors) == 2 * (4 * 6 + 3 * 4) + 4
+    assert len(errors) == 2 * (4 * 7 + 3 * 4) + 4
     for name, error in errors.items():
         allowed = 1e-6 if "float32" in name else ROUNDINGS[name.split()[0]] * 2**-7
         assert error <= allowed, (name, error)

@@ -239,7 +239,7 @@ class _Call:
             grad_h = torch.empty_like(h) if grad_x is not None else None
             self.qkv.backward(h, some, joined, matrices, grad_h)
             if grad_h is not None and grad_x is not None:
-                self.between.norm_backward(grad_h, x[some], weight.weight, inverse, grad_x[some])
+                self.between.norm_backward(grad_h, x[some], weight.weight, inverse, grad_x[some], add=grad_x[some])
         return grad_x
 
     def _backward_qk_norms(self, h: Tensor, some: slice, matrices: list[Matrix], joined: Tensor) -> None:
@@ -248,7 +248,7 @@ class _Call:
         for n, columns in zip((a.q_norm, a.k_norm), self._columns()[:2], strict=True):
             before, part = (t[:, columns].unflatten(-1, (-1, a.head_dim)) for t in (raw, joined))
             inverse = self.between.inverse_rms(before, n.eps)
-            self.between.norm_backward(part, before, n.weight, inverse, part, adds=False)
+            self.between.norm_backward(part, before, n.weight, inverse, part)
 
     def _columns(self) -> list[slice]:
         return self.qkv.joined.columns
@@ -284,7 +284,7 @@ class _Call:
         """Return the gradients of the sum after attention and of attention's output, for ``grad`` of the output."""
         residual, attended = self._selected(x, attended)
         weight = self.block.post_attention_layernorm
-        grad_middle, grad_attended = grad.clone(), torch.empty_like(attended)
+        grad_middle, grad_attended = torch.empty_like(grad), torch.empty_like(attended)
         matrices = [part.matrices() for part in (self.out, self.gate_up, self.down)]
         for some in stretches(len(residual), self.at_once, x.is_meta):
             if kept.middle is None:
@@ -298,7 +298,7 @@ class _Call:
             self.between.swiglu_backward(grad_activated, *gate_up.chunk(2, -1))
             grad_h = torch.empty_like(h)
             self.gate_up.backward(h, some, gate_up, matrices[1], grad_h)
-            self.between.norm_backward(grad_h, middle, weight.weight, inverse, grad_middle[some])
+            self.between.norm_backward(grad_h, middle, weight.weight, inverse, grad_middle[some], add=grad[some])
             self.out.backward(attended[some], some, grad_middle[some], matrices[0], grad_attended[some])
         return grad_middle, grad_attended
 
