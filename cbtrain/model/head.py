@@ -122,7 +122,8 @@ def _by_operations(part: Tensor, weight: Tensor, labels: Tensor, memory: Tensor,
     logits = torch.mm(part, weight.t(), out=memory[: len(part)])
     losses, slopes, total = losses_and_slopes(logits, labels, gradient is not None)
     if gradient is not None:
-        gradient.copy_((slopes.to(weight.dtype) @ weight) / total)
+        product = slopes.to(weight.dtype) @ weight
+        gradient.copy_(product.div_(total) if product.dtype == total.dtype else product / total)
     return losses
 
 
