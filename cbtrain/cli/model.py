@@ -184,7 +184,7 @@ def _merge(parsed: argparse.Namespace) -> None:
 
     from cbtrain.console import loading_bar
     from cbtrain.model.adapters.merge import MergeOptions, merge
-    from cbtrain.model.adapters.peft_format import CONFIG
+    from cbtrain.model.adapters.methods import is_whole_model
     from cbtrain.model.architecture import read_architecture
     from cbtrain.model.weights.hub import resolve_model
     from cbtrain.tokens.adapter_tokenizer import added_stop_ids
@@ -193,7 +193,7 @@ def _merge(parsed: argparse.Namespace) -> None:
     base = model_of(study_of(parsed), "merge")
     model = resolve_model(base)
     stop_ids: frozenset[int] = frozenset()
-    if (parsed.adapter / CONFIG).exists():
+    if not is_whole_model(parsed.adapter):
         stop_ids = added_stop_ids(model, parsed.adapter, read_architecture(model).vocabulary)
     console = Console(stderr=True)
     with loading_bar(console, "Merging") as progress:

@@ -49,13 +49,14 @@ def _train(parsed: argparse.Namespace) -> None:
 
 def next_step(config: StudyConfig, folder: Path) -> str:
     """Return the command that makes use of the run in ``folder``: an evaluation, if it can be evaluated."""
+    from cbtrain.model.methods import method_named
     from cbtrain.study.evaluation.checks import require_two_speakers
 
     try:
         require_two_speakers(config)
     except UserError:
         speaker = config.training.speakers[0]
-        if getattr(config, speaker).method == "full":
+        if method_named(getattr(config, speaker).method).trains_base:
             return f"cbtrain serve --model {folder / speaker}"
         return f"cbtrain serve --model {config.model.path or folder / 'base'} --adapter {folder / speaker}"
     return f"cbtrain evaluate --run {folder}"

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cbtrain.eval.config import EvaluationConfig
 from cbtrain.model.config import ModelConfig, TinyModelConfig
+from cbtrain.model.methods import method_named
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.providers.overrides import merge
 from cbtrain.settings import SettingsConflict
@@ -89,8 +90,9 @@ class StudyConfig(BaseModel):
     def _sections_fit(self) -> StudyConfig:
         """Raise ValueError if one section rules out what another asks for; only of trained stages."""
         for speaker in self.training.speakers:
-            if getattr(self, speaker).method == "full" and self.model.weights == "nf4":
-                problem = f"{speaker}.method: full needs fp32 or bf16 weights, not nf4; set model.weights"
+            method = method_named(getattr(self, speaker).method)
+            if self.model.weights == "nf4" and (reason := method.cannot.get("nf4")):
+                problem = f"{speaker}.method: {method.name} cannot train weights in nf4: {reason}; set model.weights"
                 raise SettingsConflict(problem, f"{speaker}.method", "model.weights")
         stages = [*(["base"] if self.model.path is None else []), *self.training.speakers]
         for stage in stages if self.training.engine == "deepspeed" else ():
@@ -110,12 +112,15 @@ def _beyond_zero(stage: str, settings: StageConfig, study: StudyConfig) -> tuple
         problem = "ZeRO takes one learning rate; leave it out, or set training.engine=torch"
         return f"{stage}.lora_plus_ratio", problem
     zero = "training.zero_stage"
-    if settings.method == "full" and study.model.weights == "bf16" and study.training.zero_stage < 2:
+    method = method_named(settings.method)
+    if method.trains_base and study.model.weights == "bf16" and study.training.zero_stage < 2:
         problem = "bf16 weights are trained in ZeRO stages 2 and 3; set training.zero_stage=2"
         return f"{stage}.method", problem, "model.weights", zero
     if study.training.zero_stage < 3:
         return None
     less = "set training.zero_stage to 1 or 2"
+    if reason := method.cannot.get("zero3"):
+        return f"{stage}.method", f"{method.name} cannot be sharded by ZeRO-3: {reason}; {less}", zero
     if study.model.weights == "nf4":
         return "model.weights", f"ZeRO-3 cannot shard the packed weights of nf4; {less}, or take bf16", zero
     if settings.method == "lora" and settings.lora.dora:

@@ -6,6 +6,7 @@ import json
 from itertools import islice
 
 from cbtrain.model.adapters.adapter import Adapter
+from cbtrain.model.methods import LORA, Method, method_named
 from cbtrain.model.weights.card import model_card, public_name, system_section
 from cbtrain.study.datasets import SpeakerDataset
 from cbtrain.study.stages import StageSpec
@@ -39,11 +40,13 @@ def adapter_card(
     spec: StageSpec, dataset: SpeakerDataset, prompt: TrainedPrompt, result: TrainingResult, adapter: Adapter, base: str
 ) -> str:
     """Return ``README.md`` of the adapter that ``spec`` has trained on ``dataset``, for a base called ``base``."""
-    lora = spec.settings.method == "lora"
+    method = method_named(spec.settings.method)
+    lora = method is LORA
     sessions = islice((session for unit in dataset.train.units for session in unit.sessions), SAMPLED)
     languages = language_of_all("\n".join(turn.text for turn in session.turns) for session in sessions)
+    library = "peft" if lora else "transformers" if method.trains_base else "cbtrain"
     metadata = {
-        "library_name": "peft" if lora else "transformers",
+        "library_name": library,
         "pipeline_tag": "text-generation",
         **({"language": languages} if languages else {}),
         "tags": [*TAGS, "lora"] if lora else TAGS,
@@ -53,7 +56,7 @@ def adapter_card(
     text = f"`{base}`, fine-tuned ({adapter.describe()}) {role}"
     beginning = model_card(base=base, name=name, text=text, metadata=metadata)
     system = system_section(prompt.text, prompt.note, prompt.in_template)
-    use = _use(dataset, prompt, public_name(base), lora)
+    use = _use(dataset, prompt, public_name(base), method)
     return "\n".join([beginning, _training(dataset, result), system, _format(dataset), use])
 
 
@@ -84,19 +87,22 @@ def _format(dataset: SpeakerDataset) -> str:
     )
 
 
-def _use(dataset: SpeakerDataset, prompt: TrainedPrompt, base: str, lora: bool) -> str:
+def _use(dataset: SpeakerDataset, prompt: TrainedPrompt, base: str, method: Method) -> str:
     stops, chat = str(sorted(dataset.renderer.stop_ids)), json.dumps(_chat(dataset, prompt), ensure_ascii=False)
-    model = f"model.path={base} --adapter ADAPTER" if lora else "model.path=ADAPTER"
+    model = "model.path=ADAPTER" if method.trains_base else f"model.path={base} --adapter ADAPTER"
     example = WITH_PEFT.replace("BASE", base).replace("STOPS", stops)
-    if not lora:
+    if method.trains_base:
         whole = 'AutoModelForCausalLM.from_pretrained("ADAPTER")'
         loaded = f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "ADAPTER")'
         example = example.replace(loaded, whole).replace("from peft import PeftModel\n", "")
     example = example.replace("CHAT", chat)
-    merge = f"\nTo merge it: `cbtrain merge model.path={base} --adapter ADAPTER --out merged`.\n" if lora else ""
+    merge = f"\nTo merge it: `cbtrain merge model.path={base} --adapter ADAPTER --out merged`.\n"
+    if reason := method.cannot.get("merge"):
+        merge = f"\nIt cannot be merged: {reason}.\n"
+    without = f"\n\nWithout cbtrain:\n\n{example}" if method is LORA or method.trains_base else "\n"
     return (
         "## Use\n\nIn place of ADAPTER write this folder. Served by cbtrain (OpenAI chat protocol):\n\n"
-        f"```sh\ncbtrain serve {model}\n```\n\nWithout cbtrain:\n\n{example}{merge}"
+        f"```sh\ncbtrain serve {model}\n```{without}{'' if method.trains_base else merge}"
     )
 
 

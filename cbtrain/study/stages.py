@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel
 from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
@@ -15,7 +16,7 @@ from cbtrain.console import loading_bar, say
 from cbtrain.environment import pick_device
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.lora import check_targets
-from cbtrain.model.adapters.methods import AdapterConfig, inject
+from cbtrain.model.adapters.methods import inject
 from cbtrain.model.architecture import Architecture, read_architecture
 from cbtrain.model.config import LoraConfig, ModelConfig
 from cbtrain.model.decoder import Decoder
@@ -141,7 +142,7 @@ class StageSpec:
         return model.model_copy(update={"weights": "fp32", "compute": "auto"}) if self.name == "base" else model
 
     @property
-    def adapter(self) -> AdapterConfig:
+    def adapter(self) -> BaseModel:
         return self.settings.adapter
 
     @property

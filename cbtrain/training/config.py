@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.config import LoraConfig
+from cbtrain.model.methods import LORA, method_named
 from cbtrain.settings import SettingsConflict, renamed
+from cbtrain.text.faults import fault_of
 from cbtrain.tokens.config import Supervise
 from cbtrain.transcripts.types import Role
 
@@ -26,8 +28,9 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    method: Literal["lora", "full"] = Field("lora", description="an adapter on frozen weights, or all weights")
+    method: str = Field("lora", description="lora: an adapter on frozen weights; full: all weights; or another method")
     lora: LoraConfig = Field(default_factory=LoraConfig)
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of a method that is not lora")
     supervise: Supervise | None = Field(
         None,
         description="whose turns the loss counts: therapist, patient, both, or everything (with tokens.recipe=paper); "
@@ -78,6 +81,26 @@ class StageConfig(BaseModel):
     patience: int = Field(3, ge=1, description="validations without improvement after which training stops")
     seed: int = Field(0, ge=0)
 
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return method_named(name).name
+
+    @model_validator(mode="after")
+    def _options_of_method(self) -> StageConfig:
+        """Complete and check ``options`` by the settings of the method."""
+        if self.method == LORA.name:
+            if self.options:
+                raise SettingsConflict("the settings of method lora are lora.*", "options", "method")
+            return self
+        try:
+            self.options = method_named(self.method).settings.model_validate(self.options).model_dump(mode="json")
+        except ValidationError as error:
+            fault, *_ = error.errors()
+            key = ".".join(("options", *map(str, fault["loc"])))
+            raise SettingsConflict(f"{key}: {fault_of(fault)}", key, "method") from None
+        return self
+
     @model_validator(mode="after")
     def _fits(self) -> StageConfig:
         if self.packs_per_step and self.tokens_per_step:
@@ -86,7 +109,7 @@ class StageConfig(BaseModel):
         if self.tokens_per_step and self.tokens_per_step < self.pack_tokens:
             problem = f"tokens_per_step {self.tokens_per_step} is less than one pack ({self.pack_tokens})"
             raise SettingsConflict(problem, "tokens_per_step", "pack_tokens")
-        if self.lora_plus_ratio and self.method != "lora":
+        if self.lora_plus_ratio and self.method != LORA.name:
             raise SettingsConflict("lora_plus_ratio needs method lora", "lora_plus_ratio", "method")
         if self.lora_plus_ratio and self.optimizer == "sgd":
             problem = "lora_plus_ratio needs one of the AdamW optimizers"
@@ -115,9 +138,9 @@ class StageConfig(BaseModel):
         return "none" if self.activation_checkpointing == "auto" else self.activation_checkpointing
 
     @property
-    def adapter(self) -> LoraConfig | FullConfig:
-        """Settings of the adapter method."""
-        return self.lora if self.method == "lora" else FullConfig()
+    def adapter(self) -> BaseModel:
+        """Settings of the method, by which it is known (:func:`cbtrain.model.methods.method_of`)."""
+        return self.lora if self.method == LORA.name else method_named(self.method).settings(**self.options)
 
 
 class CheckpointConfig(BaseModel):

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from cbtrain.errors import Stopped, UserError
 from cbtrain.files import write_atomic
+from cbtrain.model.methods import method_named
 from cbtrain.tokens.prefetch import Prefetcher
 from cbtrain.tokens.stream import MicroBatch, StepInfo
 from cbtrain.training import distributed
@@ -261,7 +262,7 @@ class StageRun:
         raise UserError(f"{problem} (documents {', '.join(names[:3])} …)", where=where, hint=hint)
 
     def _flops(self, info: StepInfo) -> Flops:
-        full, decoder = self.settings.method == "full", self.stage.decoder
+        full, decoder = method_named(self.settings.method).trains_base, self.stage.decoder
         training = Training(
             adapter=0 if full else self.trained,
             full=full,

@@ -18,10 +18,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from benchmarks import command
 from cbtrain.environment import quiet_openmp
-from cbtrain.model.adapters.methods import AdapterConfig
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
@@ -181,7 +181,7 @@ def _half(which: str, number: int, device: str, clock: str) -> dict[str, Any]:
 def scenario_of(row: tuple[str, str, str, str, str, bool], device: str) -> tuple[Scenario, PackShape]:
     sizes, weights, method, level, pack, accumulates = row
     weight_format, architecture = choose_weight_format(weights, device), GEOMETRIES[sizes]
-    adapter: AdapterConfig = LoraConfig(rank=16) if method == "lora" else FullConfig()
+    adapter: BaseModel = LoraConfig(rank=16) if method == "lora" else FullConfig()
     attention = attention_of("auto", device, weight_format.compute, architecture.head_dim)
     scenario = Scenario(
         architecture, weight_format, adapter, activation_checkpointing=level, device=device, attention=attention

@@ -94,9 +94,9 @@ def test_a_tuned_hub_model_is_whole_and_says_what_ends_an_answer(tmp_path):
 
 def test_what_does_not_fit_is_refused(tuned, tmp_path):
     base, folder, _ = tuned
-    with pytest.raises(UserError, match="method full needs fp32 or bf16"):
+    with pytest.raises(UserError, match="method full cannot train weights in nf4"):
         inject(load_decoder(str(base), weights="nf4"), FullConfig())
-    with pytest.raises(UserError, match="method full needs fp32 or bf16"):
+    with pytest.raises(UserError, match="method full cannot train weights in nf4"):
         load_adapter(load_decoder(str(base), weights="nf4"), folder)
     other = random_model(tmp_path / "other", "llama")
     tensors = load_file(other / "model.safetensors")

@@ -1,11 +1,13 @@
 """The whole study with other methods and weight formats than plain LoRA on fp32, and what is refused before it."""
 
 import json
+import os
 import subprocess
 
 import pytest
 from command import ENTRY, cbtrain
 from forked import run_ranks
+from own_package import install_example
 from places import BIN
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -56,6 +58,35 @@ def test_the_determinism_switch_refuses_no_operation_and_repeats(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_method_of_another_package_goes_through_the_whole_study(tmp_path):
+    site = tmp_path / "site"
+    site.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(install_example(site))}
+    settings = ["therapist.method=ia3", "therapist.options.mlp=false"]
+    for arguments in (
+        ["run", "--config", "quick", "--out", "run", *settings, *SMALL],
+        ["merge", "--model", "run/base", "--adapter", "run/therapist", "--out", "merged"],
+    ):
+        command = [BIN / "cbtrain", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    (therapist,) = (
+        t for t in json.loads((tmp_path / "run" / "study.json").read_text())["training"] if t["name"] == "therapist"
+    )
+    assert therapist["method"] == "ia3"
+    base = json.loads((tmp_path / "run" / "base" / "config.json").read_text())
+    width = base["num_key_value_heads"] * base["hidden_size"] // base["num_attention_heads"]
+    assert therapist["trainable"] == base["num_hidden_layers"] * 2 * width  # of keys and values
+    assert "library_name: cbtrain" in (tmp_path / "run" / "therapist" / "README.md").read_text()
+    without = subprocess.run(
+        [BIN / "cbtrain", "merge", "--model", "run/base", "--adapter", "run/therapist", "--out", "again"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (without.returncode, without.stderr.count("\n")) == (2, 1)
+    assert "unknown method 'ia3'" in without.stderr
+
+
+@pytest.mark.slow
 def test_nf4(tmp_path):
     done = cbtrain("run", "--config", "quick", "--out", "run", "model.weights=nf4", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -72,7 +103,10 @@ def test_nf4(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        (["therapist.method=full", "model.weights=nf4"], "therapist.method: full needs fp32 or bf16 weights, not nf4"),
+        (
+            ["therapist.method=full", "model.weights=nf4"],
+            "therapist.method: full cannot train weights in nf4: it needs fp32 or bf16 weights; set model.weights",
+        ),
         (["model.attention=torch-varlen", "model.device=cpu"], "'torch-varlen' cannot be used"),
         (["patient.lora.targets=[layers.99.mlp.up_proj]"], "patient.lora.targets: target 'layers.99.mlp.up_proj'"),
         (["therapist.lora.layers=[0,77]"], "therapist.lora.layers: layer 77 is not in this model"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -30,9 +29,6 @@ class Adapter(ABC):
 
     Base weights are called by their parameter names, e.g. ``layers.0.self_attn.q_proj.weight``.
     """
-
-    can_merge: ClassVar[bool]
-    """Whether its effect is a change of weights, so that a plain model can hold it."""
 
     enabled: bool = True
 

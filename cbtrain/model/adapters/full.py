@@ -6,7 +6,6 @@ import copy
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +27,7 @@ class FullAdapter(Adapter):
     decoder as with any other method.
     """
 
-    can_merge: ClassVar[bool] = True
-
     def __init__(self, decoder: Decoder, config: FullConfig, device: torch.device) -> None:
-        if decoder.format is not None and decoder.format.name == "nf4":
-            hint = "Hold the weights in fp32 or bf16, or take method lora."
-            raise UserError("method full needs fp32 or bf16 weights, not nf4", where="model.weights", hint=hint)
         self.decoder = decoder
         self._other: dict[str, Tensor] = {}
 

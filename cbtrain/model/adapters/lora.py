@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cbtrain.errors import UserError
-from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.adapters.dropout import KeyedDropout
+from cbtrain.model.adapters.linears_adapter import LinearsAdapter
 from cbtrain.model.adapters.lora_linear import DoraLinear, LoraLinear
 from cbtrain.model.adapters.peft_format import MERGE_FIRST, PREFIX, WEIGHTS, peft_config
 from cbtrain.model.adapters.trained_modules import TrainedEmbedding, TrainedHead, TrainedModule, copy_of
@@ -26,29 +25,32 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 OTHER_BASE = "Is this adapter for another base model?"
 
 
-class LoraAdapter(Adapter):
+class LoraAdapter(LinearsAdapter[LoraLinear]):
     """LoRA, rsLoRA or DoRA on the linears that ``config`` names. It is attached to the decoder by the constructor;
     its values come from :meth:`initialize` or :meth:`load`."""
 
-    can_merge: ClassVar[bool] = True
+    config: LoraConfig
 
     def __init__(self, decoder: Decoder, config: LoraConfig, device: torch.device) -> None:
-        self.decoder, self.config, self.tied = decoder, config, decoder.architecture.tied_embeddings
         self.dropout = KeyedDropout(config.dropout, seed=0)
-        self.modules: dict[str, LoraLinear] = {}
-        self.trained: dict[str, TrainedModule] = {}
-        make = DoraLinear if config.dora else LoraLinear
+        make, modules = DoraLinear if config.dora else LoraLinear, dict[str, LoraLinear]()
         for path, base in decoder.linears.items():
-            if _is_target(path, config.targets, config.layers):
+            if is_target(path, config.targets, config.layers):
                 rank = int(_pattern(config.rank_pattern, path, config.rank))
                 alpha = _pattern(config.alpha_pattern, path, config.alpha)
                 scale = alpha / (math.sqrt(rank) if config.rslora else rank)
-                self.modules[path] = make(base, path, rank, scale, self.dropout, device)
-                decoder.set_submodule(path, self.modules[path])
+                modules[path] = make(base, path, rank, scale, self.dropout, device)
+        super().__init__(decoder, config, modules)
+        self.tied = decoder.architecture.tied_embeddings
+        self.trained: dict[str, TrainedModule] = {}
         self._train_whole_modules(decoder, device)
         # Found once: under ZeRO-3 to look at a parameter is to fetch it from every rank, which a thread that writes a
         # checkpoint must not do.
         self._files = self._file_names()
+
+    @property
+    def in_places(self) -> dict[str, nn.Module]:
+        return {**self.modules, **self.trained}
 
     def _train_whole_modules(self, decoder: Decoder, device: torch.device) -> None:
         wanted = set(self.config.modules_to_save)
@@ -71,38 +73,18 @@ class LoraAdapter(Adapter):
 
     def initialize(self, seed: int) -> None:
         self.dropout.seed = seed
-        generator = torch.Generator().manual_seed(seed)
-        for module in self.modules.values():
-            module.initialize(generator)
+        super().initialize(seed)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        parameters = {
-            f"{path}.{leaf}": parameter
-            for path, module in self.modules.items()
-            for leaf, parameter in module.tensors().items()
-        }
+        parameters = super().parameters()
         for name, module in self.trained.items():
             if not any(module.weight is listed for listed in parameters.values()):
                 parameters[f"{name}.weight"] = module.weight
         return parameters
 
-    def base_parameters(self) -> list[nn.Parameter]:
-        added = {id(parameter) for parameter in self.parameters().values()}
-        return [parameter for parameter in self.decoder.parameters() if id(parameter) not in added]
-
-    def changed(self) -> frozenset[str]:
-        return frozenset(f"{path}.weight" for path in (*self.modules, *self.trained))
-
     def effective_weight(self, name: str, weight: Tensor) -> Tensor:
-        path = name.removesuffix(".weight")
-        if path in self.trained:
-            return self.trained[path].weight.detach()
-        return self.modules[path].effective_weight(weight)
-
-    def enable(self, enabled: bool) -> None:
-        self.enabled = enabled
-        for module in (*self.modules.values(), *self.trained.values()):
-            module.enabled = enabled
+        trained = self.trained.get(name.removesuffix(".weight"))
+        return super().effective_weight(name, weight) if trained is None else trained.weight.detach()
 
     def prepare(self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]) -> None:
         self.dropout.prepare(step, names, cu_seqlens)
@@ -146,26 +128,6 @@ class LoraAdapter(Adapter):
             problem = f"tensor {name!r} does not belong to this model"
             raise UserError(problem, where=where, hint=_why(name, tensor, self.decoder.embed_tokens.weight))
 
-    def remove(self) -> None:
-        for path, module in (*self.modules.items(), *self.trained.items()):
-            self.decoder.set_submodule(path, module.base)
-        self.decoder.adapter = None
-
-    def attach(self) -> None:
-        """Attach it again after :meth:`remove`. Raises RuntimeError if the decoder has an adapter."""
-        if self.decoder.adapter is not None:
-            raise RuntimeError("the decoder has an adapter")
-        for path, module in (*self.modules.items(), *self.trained.items()):
-            self.decoder.set_submodule(path, module)
-            if module.training != self.decoder.training:  # as it was when it was removed
-                module.train(self.decoder.training)
-        self.decoder.adapter = self
-
-    def detach(self) -> dict[str, nn.Module]:
-        self.enable(True)
-        self.remove()
-        return {**self.modules, **self.trained}
-
     def _file_names(self) -> dict[str, str]:
         """Return the parameter's name for each tensor of the PEFT file. A tied tensor has two names there, as ``peft``
         writes it."""
@@ -197,9 +159,9 @@ def check_targets(config: LoraConfig, decoder: Decoder) -> None:
     for layer in config.layers or ():
         if not 0 <= layer < layers:
             raise UserError(f"layer {layer} is not in this model", where="lora.layers", hint=hint)
-    adapted = [path for path in decoder.linears if _is_target(path, config.targets, config.layers)]
+    adapted = [path for path in decoder.linears if is_target(path, config.targets, config.layers)]
     for target in config.targets:
-        if not any(_is_target(path, [target], config.layers) for path in adapted):
+        if not any(is_target(path, [target], config.layers) for path in adapted):
             raise UserError(f"target {target!r} matches no linear of this model", where="lora.targets", hint=hint)
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(config, key):
@@ -212,7 +174,8 @@ def _matches(pattern: str, path: str) -> bool:
     return matches(pattern, f"model.{path}")
 
 
-def _is_target(path: str, targets: Sequence[str], layers: Sequence[int] | None) -> bool:
+def is_target(path: str, targets: Sequence[str], layers: Sequence[int] | None) -> bool:
+    """Return whether the linear at ``path`` is one of ``targets``, in these ``layers`` or in all."""
     if layers is not None and int(path.split(".")[1]) not in layers:
         return False
     return any(path == target or path.endswith(f".{target}") for target in targets)

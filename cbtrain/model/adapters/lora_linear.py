@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cbtrain.model.adapters.adapter import AdaptedModule
+from cbtrain.model.adapters.adapted_linear import AdaptedLinear
 from cbtrain.model.adapters.dropout import KeyedDropout
 from cbtrain.model.linears.linear import Linear
 
@@ -17,21 +17,17 @@ TINY = 1e-12
 """The least norm of a row, for rows of zeros."""
 
 
-class LoraLinear(AdaptedModule):
+class LoraLinear(AdaptedLinear):
     """``y = W x + b + scale · B A dropout(x)`` with frozen ``W`` (Hu et al. 2021, arXiv 2106.09685).
 
-    ``scale`` is alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv 2312.03732). ``enabled``
-    switches the side path off without touching weights.
+    ``scale`` is alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv 2312.03732).
     """
-
-    base: Linear
 
     def __init__(
         self, base: Linear, path: str, rank: int, scale: float, dropout: KeyedDropout, device: torch.device
     ) -> None:
-        super().__init__()
-        self.base, self.path, self.rank, self.scale, self.dropout = base, path, rank, scale, dropout
-        self.enabled = True
+        super().__init__(base, path)
+        self.rank, self.scale, self.dropout = rank, scale, dropout
         # fp32 whatever the base is: an optimizer step on bf16 adapters rounds most small updates away.
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
@@ -44,10 +40,6 @@ class LoraLinear(AdaptedModule):
             self.lora_A.copy_(values)
             self.lora_B.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.base(x)
-        return self.adapt(x, out) if self.enabled else out
-
     def adapt(self, x: Tensor, out: Tensor) -> Tensor:
         return out + self._update(self._dropped(x)).to(out.dtype)
 
@@ -59,7 +51,6 @@ class LoraLinear(AdaptedModule):
         return weight.float() + self.scale * (self.lora_B @ self.lora_A).detach()
 
     def tensors(self) -> dict[str, nn.Parameter]:
-        """Return its parameters by their names in PEFT files, which follow the linear's path."""
         return {"lora_A.weight": self.lora_A, "lora_B.weight": self.lora_B}
 
     def _dropped(self, x: Tensor) -> Tensor:

@@ -15,8 +15,15 @@ from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
 from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.adapters.merged_files import bring_format, bring_tokenizer
-from cbtrain.model.adapters.methods import BASE, BASE_WEIGHTS, is_whole_model, load_adapter, require_base
-from cbtrain.model.adapters.peft_format import WEIGHTS
+from cbtrain.model.adapters.methods import (
+    BASE,
+    BASE_WEIGHTS,
+    is_whole_model,
+    load_adapter,
+    method_in,
+    require_base,
+    weights_file,
+)
 from cbtrain.model.architecture import parse_architecture, read_model_config
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.formats import WeightFormat
@@ -69,6 +76,9 @@ def merge(
     architecture = parse_architecture(source, model / "config.json")
     with torch.device("meta"):
         decoder = Decoder(architecture)
+    if reason := method_in(adapter).cannot.get("merge"):
+        problem = f"an adapter by method {method_in(adapter).name} cannot be merged: {reason}"
+        raise UserError(problem, where=adapter, hint="Serve it together with its base.")
     added = load_adapter(decoder, adapter)
     metadata = added.metadata
     recorded = metadata.get(BASE_WEIGHTS)
@@ -78,11 +88,8 @@ def merge(
             f"trained on weights of an unknown format, {recorded!r}", where=adapter, hint="Merge with a later cbtrain."
         )
     into = _choose(options.into, trained_on, adapter)
-    if not added.can_merge:
-        problem = "an adapter of this method does not change weights, so it cannot be merged"
-        raise UserError(problem, where=adapter, hint="Serve it together with its base.")
     fingerprint = fingerprint_of(model, architecture)
-    require_base(fingerprint, metadata, adapter / WEIGHTS, force=options.force)
+    require_base(fingerprint, metadata, weights_file(adapter), force=options.force)
     weights = _Weights(added, trained_on if into == "dequantized" else None, decoder, adapter)
     with atomic_folder(out) as temporary:
         copy_beside_weights(model, temporary)
@@ -142,7 +149,7 @@ class _Weights:
         after = self.adapter.effective_weight(name, before).to(weight.dtype)
         if not bool(torch.isfinite(after).all()):
             raise UserError(
-                f"{name!r} holds NaN or infinity after the merge", where=self.where / WEIGHTS, hint="Train again."
+                f"{name!r} holds NaN or infinity after the merge", where=weights_file(self.where), hint="Train again."
             )
         return after
 

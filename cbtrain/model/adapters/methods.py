@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder
+from cbtrain.model.adapters import own_format
 from cbtrain.model.adapters.adapter import Adapter
-from cbtrain.model.adapters.full import FullAdapter
-from cbtrain.model.adapters.lora import LoraAdapter, check_targets
+from cbtrain.model.adapters.lora import check_targets
 from cbtrain.model.adapters.peft_format import CONFIG, WEIGHTS, read_adapter
 from cbtrain.model.architecture import Architecture, read_architecture
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.obstacles import join_weights
+from cbtrain.model.methods import FULL, LORA, Method, method_of
 from cbtrain.model.weights.checking import fingerprint_of, read_weights
 from cbtrain.model.weights.reading import weight_files
 from cbtrain.model.weights.stops import drop_old_template, write_stop_ids
-
-AdapterConfig = LoraConfig | FullConfig
 
 BASE = "base_fingerprint"
 """Metadata of saved weights: which base they belong to (:mod:`cbtrain.model.weights.fingerprint`)."""
@@ -35,14 +35,15 @@ BASE_WEIGHTS = "base_weights"
 """Metadata of saved weights: the format in which the base was held in training."""
 
 
-def inject(decoder: Decoder, config: AdapterConfig, *, seed: int = 0) -> Adapter:
-    """Freeze ``decoder`` and put a new adapter into it, ready to be trained.
+def inject(decoder: Decoder, config: BaseModel, *, seed: int = 0) -> Adapter:
+    """Freeze ``decoder`` and put a new adapter into it, ready to be trained, by the method whose settings ``config``
+    are (:mod:`cbtrain.model.methods`).
 
     Raises UserError on a decoder that already has an adapter, and if the method does not fit the decoder.
     """
     if isinstance(config, LoraConfig):
         check_targets(config, decoder)
-    adapter = _attach(decoder, config, decoder.device)
+    adapter = attach(decoder, config, decoder.device)
     try:
         adapter.initialize(seed)
     except BaseException:
@@ -53,16 +54,21 @@ def inject(decoder: Decoder, config: AdapterConfig, *, seed: int = 0) -> Adapter
     return adapter
 
 
-def _attach(decoder: Decoder, config: AdapterConfig, device: torch.device) -> Adapter:
+def attach(decoder: Decoder, config: BaseModel, device: torch.device) -> Adapter:
+    """Freeze ``decoder`` and put an adapter without values into it, whose tensors are on ``device``. Raises UserError
+    as :func:`inject`."""
     if decoder.adapter is not None:
         raise UserError("this decoder already has an adapter", hint="Load the base again.")
+    method = method_of(config)
+    reason = method.cannot.get("nf4")
+    if reason and decoder.format is not None and decoder.format.name == "nf4":
+        hint = "Hold the weights in fp32 or bf16, or take method lora."
+        raise UserError(f"method {method.name} cannot train weights in nf4: {reason}", where="model.weights", hint=hint)
     decoder.requires_grad_(False)
-    if isinstance(config, LoraConfig):
-        decoder.adapter = LoraAdapter(decoder, config, device)
-    else:
-        decoder.adapter = FullAdapter(decoder, config, device)
+    adapter: Adapter = method.attached(decoder, config, device)
+    decoder.adapter = adapter
     decoder.train(decoder.training)  # its modules are in the same mode as the rest
-    return decoder.adapter
+    return adapter
 
 
 def save_adapter(
@@ -133,12 +139,14 @@ class AdapterFiles:
     def load(self, folder: Path) -> dict[str, Tensor]:
         adapter_folder = folder / self.FOLDER
         if not is_whole_model(adapter_folder):
-            require_base(self.decoder.fingerprint, _metadata(adapter_folder / WEIGHTS), adapter_folder, force=False)
+            metadata = _metadata(weights_file(adapter_folder))
+            require_base(self.decoder.fingerprint, metadata, adapter_folder, force=False)
         return self.adapter.read(adapter_folder)
 
 
 def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -> Adapter:
-    """Load the adapter in ``folder`` into ``decoder``, frozen: PEFT files, or a whole tuned model.
+    """Load the adapter in ``folder`` into ``decoder``, frozen: PEFT files, those of another method, or a whole tuned
+    model.
 
     Raises UserError on missing or damaged files, on unsupported features, if tensors do not fit the decoder, and
     if the adapter was trained on another base (unless ``force``).
@@ -151,14 +159,40 @@ def load_adapter(decoder: Decoder, folder: str | Path, *, force: bool = False) -
         if architecture != decoder.architecture:
             problem = "its config.json differs from the base's"
             raise UserError(problem, where=folder, hint="Is this a tuned model of another base?")
-        full = _attach(decoder, FullConfig(), decoder.device)
+        full = attach(decoder, FullConfig(), decoder.device)
         return _filled(full, read_weights(folder, architecture), metadata, folder)
-    config, tensors, metadata = read_adapter(folder)
-    require_base(decoder.fingerprint, metadata, folder / WEIGHTS, force=force)
+    config, tensors, metadata = _read(folder)
+    weights = weights_file(folder)
+    require_base(decoder.fingerprint, metadata, weights, force=force)
     # First without memory: settings may ask for far more than the tensors hold.
-    _filled(_attach(decoder, config, torch.device("meta")), tensors.items(), metadata, folder / WEIGHTS).remove()
+    _filled(attach(decoder, config, torch.device("meta")), tensors.items(), metadata, weights).remove()
     device = torch.device("cpu") if decoder.device.type == "meta" else decoder.device
-    return _filled(_attach(decoder, config, device), tensors.items(), metadata, folder / WEIGHTS)
+    return _filled(attach(decoder, config, device), tensors.items(), metadata, weights)
+
+
+def _read(folder: Path) -> tuple[BaseModel, dict[str, Tensor], dict[str, str]]:
+    """Return settings, tensors and metadata of an adapter. Raises UserError if its files cannot be read or used."""
+    if (folder / own_format.CONFIG).exists():
+        return own_format.read_settings(folder), *own_format.read_tensors(folder)
+    return read_adapter(folder)
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file with the tensors of the adapter in ``folder``, which is no whole model."""
+    return folder / (own_format.WEIGHTS if (folder / own_format.CONFIG).exists() else WEIGHTS)
+
+
+def method_in(folder: Path) -> Method:
+    """Return the method of the adapter in ``folder``. Raises UserError if its settings cannot be read or used."""
+    if (folder / own_format.CONFIG).exists():
+        return method_of(own_format.read_settings(folder))
+    return FULL if is_whole_model(folder) else LORA
+
+
+def settings_file(folder: Path) -> Path:
+    """Return the file with the settings of what is in ``folder``: an adapter, or a whole model."""
+    names = (own_format.CONFIG, CONFIG, "config.json")
+    return next((folder / name for name in names if (folder / name).exists()), folder / CONFIG)
 
 
 def check_adapter(model: Path, folder: Path) -> None:
@@ -166,7 +200,7 @@ def check_adapter(model: Path, folder: Path) -> None:
     but without memory for the base, whose files are read only if the adapter says which base it was trained on."""
     architecture = read_architecture(model)
     whole = is_whole_model(folder)
-    metadata = _metadata(weight_files(folder)[0] if whole else folder / WEIGHTS)
+    metadata = _metadata(weight_files(folder)[0] if whole else weights_file(folder))
     if BASE in metadata:
         stamps = tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in weight_files(model))
         found = _fingerprint(model, architecture, stamps)
@@ -188,8 +222,8 @@ def _fingerprint(model: Path, architecture: Architecture, stamps: tuple[tuple[in
 
 
 def is_whole_model(folder: Path) -> bool:
-    """Return whether ``folder`` holds a tuned model and not an adapter in PEFT files."""
-    return not (folder / CONFIG).exists() and (folder / "config.json").exists()
+    """Return whether ``folder`` holds a tuned model and not an adapter."""
+    return settings_file(folder).name == "config.json"
 
 
 def _filled(

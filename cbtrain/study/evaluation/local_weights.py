@@ -46,10 +46,9 @@ class LocalWeights:
         }
         if self.adapter is None:
             return digests
-        from cbtrain.model.adapters.methods import is_whole_model
-        from cbtrain.model.adapters.peft_format import CONFIG as ADAPTER_CONFIG
+        from cbtrain.model.adapters.methods import settings_file
 
-        config = self.adapter / (MODEL_CONFIG if is_whole_model(self.adapter) else ADAPTER_CONFIG)
+        config = settings_file(self.adapter)
         return digests | {"adapter": weights_digest(self.adapter), "adapter settings": _settings_digest(config)}
 
     @property

@@ -55,8 +55,8 @@ def _unfit(config: StudyConfig) -> Iterator[tuple[str, str]]:
         yield f"training.speakers is {', '.join(speakers)}", hint
     for speaker in speakers:
         if getattr(config, speaker).method != "lora":
-            hint = "All weights would change the base of the others: use `cbtrain train` for it."
-            yield f"{speaker}.method is full", hint
+            hint = "A sweep trains LoRA adapters, which leave the base as it is: use `cbtrain train` for it."
+            yield f"{speaker}.method is {getattr(config, speaker).method}", hint
     if config.training.engine != "torch":
         hint = "Set training.engine=torch: with torchrun whole runs are dealt out over the ranks."
         yield f"training.engine is {config.training.engine}", hint

@@ -138,6 +138,8 @@ def plenty(scenario: Scenario, packs: Sequence[PackShape], machine: Machine, run
     """Return whether twice a generous count is there for each of so many ``runs``, so that a closer look is not worth
     its seconds."""
     a, size, lora = scenario.architecture, scenario.compute.itemsize, scenario.adapter
+    if not scenario.full and not isinstance(lora, LoraConfig):
+        return False  # how much another method trains is its own affair
     if any(scenario.bytes_of_scores(max(pack.lengths)) for pack in packs):
         return False  # it grows with the square of a document
     pack = worst_pack(scenario, packs, "none")

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from cbtrain.model.adapters.lora import LoraAdapter
-from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.layer import Group
 from cbtrain.tokens.pack import concatenated
 from cbtrain.training import joint
 from cbtrain.training.memory.meter import MemorySplit
 from cbtrain.training.planning.memory_plan import at_peak, granule_of
-from cbtrain.training.planning.meta_model import attach_lora, meta_base
+from cbtrain.training.planning.meta_model import attach_meta, meta_base
 from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.static_memory import (
     PredictedStaticMemory,
@@ -43,8 +42,8 @@ def predict_joint_memory(scenarios: Sequence[Scenario], packs: Sequence[PackShap
     decoder, static, sizes = meta_base(first), list[PredictedStaticMemory](), list[int]()
     adapters = []
     for scenario in runs:
-        assert isinstance(scenario.adapter, LoraConfig)
-        adapter = attach_lora(decoder, scenario.adapter)
+        adapter = attach_meta(decoder, scenario.adapter)
+        assert isinstance(adapter, LoraAdapter)
         static.append(predict_static_memory(decoder, scenario))
         trained = list(adapter.parameters().values())
         sizes += [4 * parameter.numel() for parameter in trained] + optimizer_tensor_sizes(trained, scenario)

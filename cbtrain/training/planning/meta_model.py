@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel
 from torch import Tensor, nn
 
+from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.adapters.dropout import KeyedDropout
-from cbtrain.model.adapters.full import FullAdapter
 from cbtrain.model.adapters.lora import LoraAdapter
-from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.adapters.methods import attach
 from cbtrain.model.decoder import Attend, Decoder
 from cbtrain.model.fused.obstacles import join_weights
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.linears.nf4 import BLOCK, NESTED_BLOCK
+from cbtrain.model.methods import method_of
 from cbtrain.training.planning.attention import stand_in
 from cbtrain.training.planning.scenario import Scenario
 
@@ -28,10 +30,7 @@ META = torch.device("meta")
 def meta_decoder(scenario: Scenario) -> Decoder:
     """Return a decoder on the meta device with the adapter of ``scenario``, in training mode."""
     decoder = meta_base(scenario)
-    if isinstance(scenario.adapter, LoraConfig):
-        attach_lora(decoder, scenario.adapter)
-    else:
-        decoder.adapter = FullAdapter(decoder, FullConfig(), META)
+    attach_meta(decoder, scenario.adapter)
     return decoder
 
 
@@ -43,17 +42,20 @@ def meta_base(scenario: Scenario) -> Decoder:
         linear = partial(MetaNf4Linear, compute=weight_format.compute, nested=weight_format.double_quantization)
     with META:
         decoder = MetaDecoder(scenario, linear)
-    decoder.to(scenario.compute).requires_grad_(scenario.full)
+    decoder.to(scenario.compute)
     decoder.activation_checkpointing, decoder.savings = scenario.activation_checkpointing, scenario.savings
     return decoder.train()
 
 
-def attach_lora(decoder: Decoder, config: LoraConfig) -> LoraAdapter:
-    """Give ``decoder`` an adapter on the meta device, and return it."""
-    adapter = LoraAdapter(decoder, config, META)
-    decoder.adapter, adapter.dropout = adapter, MetaDropout(config.dropout, 0)
-    for module in adapter.modules.values():
-        module.dropout = adapter.dropout
+def attach_meta(decoder: Decoder, settings: BaseModel) -> Adapter:
+    """Give ``decoder`` an adapter on the meta device by the method of ``settings``, and return it."""
+    adapter = attach(decoder, settings, META)
+    if method_of(settings).trains_base:
+        adapter.initialize(0)  # says which weights are trained
+    if isinstance(adapter, LoraAdapter):
+        adapter.dropout = MetaDropout(adapter.config.dropout, 0)
+        for module in adapter.modules.values():
+            module.dropout = adapter.dropout
     if decoder.savings.fused:
         join_weights(decoder.layers)
     return adapter

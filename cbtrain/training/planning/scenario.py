@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from pydantic import BaseModel
 
-from cbtrain.model.adapters.methods import AdapterConfig
 from cbtrain.model.architecture import Architecture
 from cbtrain.model.attention.packed import choose_backend
 from cbtrain.model.config import LoraConfig
 from cbtrain.model.fused.savings import Savings
 from cbtrain.model.kernel_choice import Kernels, Setting, choose_kernels
 from cbtrain.model.linears.formats import WeightFormat
+from cbtrain.model.methods import method_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Scenario:
 
     architecture: Architecture
     format: WeightFormat
-    adapter: AdapterConfig
+    adapter: BaseModel
     optimizer: str = "adamw"
     activation_checkpointing: str | tuple[str, ...] = "none"
     device: str = "cpu"
@@ -40,8 +41,8 @@ class Scenario:
 
     @property
     def full(self) -> bool:
-        """Whether all weights are trained."""
-        return not isinstance(self.adapter, LoraConfig)
+        """Whether the base's own weights are trained."""
+        return method_of(self.adapter).trains_base
 
     @property
     def fused(self) -> bool:
