@@ -80,7 +80,7 @@ def refusal(folder, text, *overrides):
             "d: {training.speakers: [therapist, patient]}, e: {model.weights: bf16}, f: {threads: 3}}\n",
             [
                 "6 things keep this sweep from beginning",
-                "run b: therapist.method is full. All weights would change the base of the others",
+                "run b: therapist.method is full. A sweep trains LoRA adapters, which leave the base as it is",
                 "run c: training.engine is deepspeed",
                 "run c: seed is 1, in run a it is 0. Runs of a sweep share one base",
                 "run d: training.speakers is therapist, patient. A run of a sweep trains one adapter",
