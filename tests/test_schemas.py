@@ -9,6 +9,7 @@ SCHEMAS = {
     "cbtrain.audit/2",
     "cbtrain.checkpoint/1",
     "cbtrain.imported-forms/1",
+    "cbtrain.method/1",
     "cbtrain.patient/1",
     "cbtrain.patient_audit/1",
     "cbtrain.power/1",

@@ -244,7 +244,7 @@ def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys, mon
         return choose_levels(some, machine, lambda name: console, joint=False)
 
     assert levels(limited[:1], machine) == {"a": "none"}
-    assert "none" not in levels(limited[:2], machine).values()
+    assert "none" not in levels(limited, machine).values()
     # Of the ranks on a CPU each has its part of the memory.
     two = replace(machine, memory=2 * machine.memory - reserve)
     assert (two.share_of(2), two.share_of(1)) == (machine, two)
