@@ -31,11 +31,24 @@ def choose_levels(
     def together(levels: Levels) -> int:
         return 0 if easy else joined.memory(levels).total
 
-    found = {}
-    for run in runs:
-        documents, own = run.dataset.train.documents, needs[run.name].kept
-        if run.name in names:
-            found[run.name] = run.spec.levels(documents, console(run.name), machine.beside(aside), together)
-        else:
-            found[run.name] = run.spec.levels(documents, console(run.name), machine.beside(kept - own))
+    joining = [run for run in runs if run.name in names]
+    found = {
+        run.name: run.spec.levels(
+            run.dataset.train.documents, console(run.name), machine.beside(kept - needs[run.name].kept)
+        )
+        for run in runs
+        if run.name not in names
+    }
+    chosen: Levels = "none"
+    for run in (run for run in joining if run.spec.chooses):
+        chosen = run.spec.levels(run.dataset.train.documents, console(run.name), machine.beside(aside), together)
+        found[run.name] = chosen
+
+    def beside_chosen(_: Levels) -> int:
+        return together(chosen)
+
+    for run in (run for run in joining if not run.spec.chooses):
+        found[run.name] = run.spec.levels(
+            run.dataset.train.documents, console(run.name), machine.beside(aside), beside_chosen
+        )
     return found

@@ -300,6 +300,14 @@ def test_joint_passes_are_planned_and_fit_into_the_limit(place, tmp_path, capsys
     with pytest.raises(UserError, match=r"memory_limit: 3 runs need .* more than .* leave out --joint"):
         require_memory(limited[:3], Options(joint=True))
     require_memory(limited[:3], Options())
+    # Where one run is to keep everything, the others make room for it.
+    runs["c"] |= {"therapist.activation_checkpointing": "none"}
+    file = write_sweep(tmp_path / "fixed.yaml", common, {name: runs[name] for name in "abc"})
+    configs = plan_sweep(file, (f"training.memory_limit={machine.memory / 1e9}",), tmp_path / "out")
+    fixed = prepare_runs(configs, tmp_path / "out", str(file), console)
+    levels = choose_levels(fixed, machine, lambda name: console, joint=True)
+    assert levels["c"] == "none" and levels["a"] == levels["b"] != "none"
+    del runs["c"]["therapist.activation_checkpointing"]
     file = write_sweep(tmp_path / "three.yaml", common, {name: runs[name] for name in "abc"})
     assert main(["sweep", str(file), "--dry-run", "--joint"]) == 0
     assert "for a pass of 3 runs, 0.00 GB for what" in capsys.readouterr().out
