@@ -157,6 +157,8 @@ def print_results(results: SweepResults, console: Console) -> None:
 def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
     joint = ["joint steps"] * any(run.joint_steps for run in results.runs)
     columns = ["held-out loss", "best step", "tokens", *joint, "ended by"]
+    if joint:  # on two lines: else 80 letters leave none for the words at the end
+        columns = [name.replace(" ", "\n") for name in columns]
     table: Table = table_of("run", *columns, "differs by", words=1)
     table.columns[0].no_wrap = True
     for run in runs:

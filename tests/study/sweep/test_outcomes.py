@@ -113,7 +113,8 @@ def test_a_joint_sweep_says_that_it_is_one(place, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "drop: computed alone, in spite of --joint: LoRA dropout" in told
     assert re.search(r"note: [ab], [ab]: computed with others in one pass \(--joint\)", told)
-    assert "joint steps" in told
+    assert re.search(r" joint +ended", told)
+    assert re.search(r" of \d+ +\w+ +seed 1\b", told)  # with 80 letters too
     found = results(out)
     assert found["drop"]["joint_steps"] == 0 < found["a"]["joint_steps"] <= found["a"]["steps"]
     summary = json.loads((out / "a" / "training" / "therapist" / "summary.json").read_text())
