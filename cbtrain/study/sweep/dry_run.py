@@ -52,15 +52,20 @@ def _print_memory(runs: Sequence[PreparedRun], console: Console, options: Option
         memory = max((predicted_memory(share, options) for share in ranks), key=lambda memory: memory.total)
     what = "one run" if memory.joined == 1 else f"a pass of {memory.joined} runs"
     parts = f"{_gb(memory.one)} for {what}, {_gb(memory.others)} for what the others keep"
-    plain(console, f"memory: about {_gb(memory.total)} on one rank ({parts})")
+    outside = machine.reserve
+    plain(console, f"memory: about {_gb(memory.total + outside)} on one rank ({parts}, {_gb(outside)} outside tensors)")
     if machine.fits(memory.total):
         return
     least = max(predicted_memory(share, options, level="full").total for share in ranks)
     if machine.fits(least):
-        plain(console, f"to fit into {_gb(machine.memory)}, layers will compute again (at least {_gb(least)})")
+        text = f"to fit into {_gb(machine.memory)}, layers will compute again (at least {_gb(least + outside)})"
+        plain(console, text)
     else:
-        hint = "set pack_tokens lower, train fewer runs at once (--at-once), or take more ranks"
-        plain(console, f"Warning: {machine.name} has {_gb(machine.memory)}: {hint}", style="yellow")
+        limited = runs[0].config.training.memory_limit is not None
+        there = f"{'training.memory_limit leaves' if limited else f'{machine.name} has'} {_gb(machine.memory)}"
+        joint = "leave out --joint, " if options.joint else ""
+        hint = f"{joint}set pack_tokens lower, train fewer runs at once (--at-once), or take more ranks"
+        plain(console, f"Warning: {_gb(least + outside)} at least, and {there}: {hint}", style="yellow")
 
 
 def _gb(count: int) -> str:

@@ -264,9 +264,11 @@ def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys, mon
     assert least < 0.9 * all_together.total
     between = (least + all_together.total) / 2
     assert main(["sweep", str(file), "--dry-run", f"training.memory_limit={(between + reserve) / 1e9}"]) == 0
-    assert "layers will compute again (at least 0.0" in capsys.readouterr().out
+    assert "layers will compute again (at least 0.6" in capsys.readouterr().out
     assert main(["sweep", str(file), "--dry-run", f"training.memory_limit={(0.8 * least + reserve) / 1e9}"]) == 0
-    assert "Warning: " in capsys.readouterr().out
+    assert re.search(
+        r"Warning: 0\.6\d GB at least, and training\.memory_limit leaves 0\.6\d GB", capsys.readouterr().out
+    )
 
 
 def test_joint_passes_are_planned_and_fit_into_the_limit(place, tmp_path, capsys):
@@ -306,7 +308,7 @@ def test_joint_passes_are_planned_and_fit_into_the_limit(place, tmp_path, capsys
     configs = plan_sweep(file, (f"training.memory_limit={machine.memory / 1e9}",), tmp_path / "out")
     fixed = prepare_runs(configs, tmp_path / "out", str(file), console)
     levels = choose_levels(fixed, machine, lambda name: console, joint=True)
-    assert levels["c"] == "none" and levels["a"] == levels["b"] != "none"
+    assert levels["c"] == "none" != levels["a"] == levels["b"]
     del runs["c"]["therapist.activation_checkpointing"]
     file = write_sweep(tmp_path / "three.yaml", common, {name: runs[name] for name in "abc"})
     assert main(["sweep", str(file), "--dry-run", "--joint"]) == 0
