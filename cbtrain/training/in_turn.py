@@ -46,6 +46,11 @@ class Seat:
     def status(self) -> Status:
         return self.run.telemetry.status
 
+    @property
+    def levels(self) -> str | tuple[str, ...]:
+        """What its layers compute again."""
+        return self.run.stage.levels_now
+
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
@@ -121,8 +126,7 @@ class StagesInTurn:
         not.
         """
         device = self.adapters.decoder.device
-        levels = [seat.run.stage.levels_now for seat in self.seats]
-        level = next((level for level in levels if gives_back(device, level)), "none")
+        level = next((level for level in (seat.levels for seat in self.seats) if gives_back(device, level)), "none")
         with returning_memory(device, level):
             try:
                 while self.seats:
@@ -157,9 +161,9 @@ class StagesInTurn:
         One after another, so each computes what it would compute alone, to the bit; with ``joint`` those that can be
         computed together are.
         """
-        together = self._together(seats) if self.joint else []
-        failed = self._step_jointly(together) if together else []
-        for seat in (seat for seat in seats if seat not in together):
+        groups = self._together(seats)
+        failed = [failure for group in groups for failure in self._step_jointly(group)]
+        for seat in (seat for seat in seats if not any(seat in group for group in groups)):
             try:
                 with self.turn_of(seat):
                     seat.run.step()
@@ -169,11 +173,20 @@ class StagesInTurn:
                 failed.append((seat, error))
         return failed
 
-    def _together(self, seats: Sequence[Seat]) -> list[Seat]:
-        """Return those of ``seats`` whose steps are made together: none, or several with the same recomputation."""
-        joining = [seat for seat in seats if seat.obstacle is None]
-        alike = [seat for seat in joining if seat.run.stage.levels_now == joining[0].run.stage.levels_now]
-        return alike if len(alike) > 1 else []
+    def _together(self, seats: Sequence[Seat]) -> list[list[Seat]]:
+        """Return groups of ``seats`` whose steps are made together: several each, with the same recomputation."""
+        groups: dict[str | tuple[str, ...], list[Seat]] = {}
+        for seat in seats if self.joint else ():
+            if seat.obstacle is None:
+                groups.setdefault(seat.levels, []).append(seat)
+        return [group for group in groups.values() if len(group) > 1]
+
+    def why_alone(self, seat: Seat) -> str | None:
+        """Return why no step of ``seat`` is made with those of the others that are here, or None."""
+        others = [other for other in self.seats if other is not seat and other.obstacle is None]
+        if seat.obstacle or any(other.levels == seat.levels for other in others):
+            return seat.obstacle
+        return "no other run has the same activation_checkpointing" if others else "there is no other run to join"
 
     def _step_jointly(self, seats: Sequence[Seat]) -> list[tuple[Seat, UserError]]:
         self.adapters.clear()

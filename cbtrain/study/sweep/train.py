@@ -123,9 +123,10 @@ def _train(
                 prepared[run.name] = prepare_adapter(
                     *arguments, told.console(run.name), base=base, levels=levels[run.name]
                 )
-                seat = stages.add(run.name, prepared[run.name].stage, adapter)
-                if joint and seat.obstacle:
-                    say(told.console(run.name), f"computed alone, in spite of --joint: {seat.obstacle}")
+                stages.add(run.name, prepared[run.name].stage, adapter)
+            for seat in stages.seats:
+                if joint and (reason := stages.why_alone(seat)):
+                    say(told.console(seat.name), f"computed alone, in spite of --joint: {reason}")
             told.say(console, len(runs))
             display = SweepDisplay(stages.seats, console)
             with display.shown():

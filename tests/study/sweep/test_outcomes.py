@@ -107,11 +107,12 @@ def test_runs_that_validate_on_other_sessions_are_compared_on_the_same(place, pl
 def test_a_joint_sweep_says_that_it_is_one(place, tmp_path, capsys):
     common = common_settings(place)
     common["therapist"] |= SHORT
-    out = run(
-        tmp_path, common, {"a": {}, "b": {"therapist.seed": 1}, "drop": {"therapist.lora.dropout": 0.1}}, "--joint"
-    )
+    full = {"therapist.seed": 2, "therapist.activation_checkpointing": "full"}
+    runs = {"a": {}, "b": {"therapist.seed": 1}, "drop": {"therapist.lora.dropout": 0.1}, "full": full}
+    out = run(tmp_path, common, runs, "--joint")
     told = capsys.readouterr().out
     assert "drop: computed alone, in spite of --joint: LoRA dropout" in told
+    assert "full: computed alone, in spite of --joint: no other run has the same" in told
     assert re.search(r"note: [ab], [ab]: computed with others in one pass \(--joint\)", told)
     assert re.search(r" joint +ended", told)
     assert re.search(r" of \d+ +\w+ +seed 1\b", told)  # with 80 letters too
@@ -121,7 +122,7 @@ def test_a_joint_sweep_says_that_it_is_one(place, tmp_path, capsys):
     assert summary["joint_steps"] == found["a"]["joint_steps"]
     # Of the same file without --joint nothing is trained anew.
     assert main(["sweep", str(tmp_path / "sweep.yaml"), "--out", str(out)]) == 0
-    assert "finished before, kept: a, b, drop" in capsys.readouterr().out
+    assert "finished before, kept: a, b, drop, full" in capsys.readouterr().out
 
 
 def _validation(place, common) -> TokenStore:
