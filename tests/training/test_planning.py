@@ -315,8 +315,9 @@ def test_unknown_gpus_are_named():
         other_machine("rtx4900")
     with pytest.raises(UserError, match="Known: h200, h100.* --memory"):
         other_machine("mi300x")
-    with pytest.raises(UserError, match="not more than 0"):
-        other_machine("h100", -3)
+    for memory in (0, float("inf")):
+        with pytest.raises(UserError, match="no amount of memory"):
+            other_machine("h100", memory)
 
 
 SMALL = [

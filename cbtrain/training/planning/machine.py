@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,6 +139,6 @@ def _field(file: Path, pattern: str) -> int | None:
 
 
 def _bytes(memory: float | None) -> int | None:
-    if memory is not None and not memory > 0:
-        raise UserError(f"{memory:g} GB is not more than 0", where="--memory", hint="Give a positive number of GB.")
+    if memory is not None and not 0 < memory < math.inf:
+        raise UserError(f"{memory:g} GB is no amount of memory", where="--memory", hint="Give a positive number of GB.")
     return None if memory is None else int(memory * 1e9)
