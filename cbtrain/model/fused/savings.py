@@ -10,9 +10,9 @@ NAMES = ("fused", "folded", "pruned", "logits")
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """``fused``: layers are computed by :mod:`cbtrain.model.fused`; the others need it. ``folded``: with many rows in
-    fp32 adapters are added to a copy of the weight. ``pruned``: after attention, the last layer computes the rows whose
-    result is asked for. ``logits``: the head takes some rows at a time, and makes their gradient with them."""
+    """``fused``: layers are computed by :mod:`cbtrain.model.fused`; the next two need it. ``folded``: with many rows
+    in fp32 adapters are added to a copy of the weight. ``pruned``: after attention, the last layer computes the rows
+    whose result is asked for. ``logits``: the head takes some rows at a time, and makes their gradient with them."""
 
     fused: bool = True
     folded: bool = True
