@@ -337,7 +337,9 @@ def test_errors_of_corpora_and_targets_come_before_weights(place, tmp_path, caps
         assert main(["sweep", *limited]) == 2
         assert re.search(r"memory_limit: 2 runs need 0\.\d\d GB at least, more than 0.61 GB", capsys.readouterr().err)
         assert "2 runs over one base, 16,000 tokens at most" in out
-        one, others = re.search(r"\((\d\.\d\d) GB for one run, (\d\.\d\d) GB for what the others keep\)", out).groups()
+        one, others = re.search(
+            r"\((\d\.\d\d) GB for one run, (\d\.\d\d) GB for what the others keep, 0.60 GB outside", out
+        ).groups()
         assert 0 <= float(others) < float(one)
     finally:
         (tmp_path / "kept").rename(place / "base" / "model.safetensors")
