@@ -190,7 +190,7 @@ if triton is not None:
         columns = tl.arange(0, BLOCK)[None, :]
         mask = (row < rows) & (columns < n)
         token = (row // inner).to(tl.int64)
-        head = row % inner
+        head = (row % inner).to(tl.int64)
         at = token * x_token + head * x_head + columns
         x = tl.load(X + at, mask, 0.0).to(tl.float32)
         if ADDS:
@@ -233,7 +233,7 @@ if triton is not None:
         columns = tl.arange(0, BLOCK)[None, :]
         mask = (row < rows) & (columns < n)
         token = (row // inner).to(tl.int64)
-        head = row % inner
+        head = (row % inner).to(tl.int64)
         grad = tl.load(GRAD + token * grad_token + head * grad_head + columns, mask, 0.0).to(tl.float32)
         x = tl.load(X + token * x_token + head * x_head + columns, mask, 0.0).to(tl.float32)
         inverse = tl.load(INVERSE + row, row < rows, 0.0)

@@ -112,11 +112,11 @@ if triton is not None:
         sin = tl.load(SIN + token * sin_token + column, some, 0.0).to(tl.float32)
         if BACK:
             sin = -sin
-        head = tl.arange(0, Q_HEADS)[None, :, None]
+        head = tl.arange(0, Q_HEADS)[None, :, None].to(tl.int64)  # heads may lie first in memory
         q = Q + token * q_token + head * q_head + column
         to_q = TO_Q + token * to_q_token + head * to_q_head + column
         _turn_heads(q, to_q, half, cos, sin, some & (head < q_heads))
-        head = tl.arange(0, K_HEADS)[None, :, None]
+        head = tl.arange(0, K_HEADS)[None, :, None].to(tl.int64)
         k = K + token * k_token + head * k_head + column
         to_k = TO_K + token * to_k_token + head * to_k_head + column
         _turn_heads(k, to_k, half, cos, sin, some & (head < k_heads))

@@ -101,6 +101,12 @@ compare("far swiglu back", swiglu_backward, swiglu_backward_reference, [bf16[1],
 angles = torch.ones(3, 4, dtype=torch.bfloat16)
 ways = [rotated(rope, True, True), rotated(rope_reference, True, True)]
 compare("far rope", *ways, [far(4, 8), far(2, 8), angles, angles, far(4, 8), far(2, 8)])
+apart = lambda n: far(3, n).transpose(0, 1)  # heads first, as gradients of attention come
+compare("far rope of heads", *ways, [apart(8), apart(8), angles, angles, apart(8), apart(8)])
+compare("far norm of heads", normed_to(rms_norm), normed_to(rms_norm_reference), [apart(40), bf16[0], apart(40)])
+ways = [gradient(rms_norm_backward, inverse_rms, "alone"),
+        gradient(rms_norm_backward_reference, inverse_rms_reference, "alone")]
+compare("far norm of heads back", *ways, [apart(40), apart(40), bf16[0], far(40), apart(40)])
 
 nothing = torch.empty(0, 8)
 rms_norm(nothing, torch.ones(8), 1e-5, add=nothing)
@@ -136,7 +142,7 @@ def found():
 
 def test_results_and_gradients_are_those_in_fp64(found):
     errors = {name: error for name, error in found.items() if name not in ("outside", "inside", "refused")}
-    assert len(errors) == 2 * (4 * 7 + 3 * 4) + 4
+    assert len(errors) == 2 * (4 * 7 + 3 * 4) + 7
     for name, error in errors.items():
         allowed = 1e-6 if "float32" in name else ROUNDINGS[name.split()[0]] * 2**-7
         assert error <= allowed, (name, error)
