@@ -130,7 +130,7 @@ def _by_operations(part: Tensor, weight: Tensor, labels: Tensor, memory: Tensor,
 def _by_kernel(part: Tensor, weight: Tensor, labels: Tensor, memory: Tensor, gradient: Tensor | None) -> Tensor:
     """Do the same with a Triton kernel between the two products. Its gradients lie over the logits, unless these are
     wider than the weight."""
-    logits = memory[: len(part)]
+    logits, labels = memory[: len(part)], labels.contiguous()
     if logits.dtype == weight.dtype:
         torch.mm(part, weight.t(), out=logits)
     else:
