@@ -136,6 +136,7 @@ class FrozenNorm(torch.autograd.Function):
         return normed
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
         grad_x = torch.empty_like(x)
