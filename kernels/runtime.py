@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,8 +48,18 @@ def obstacle(device: torch.device) -> str | None:
     capability = torch.cuda.get_device_capability(device)
     if capability < LEAST_CAPABILITY:
         return "compute capability {}.{}, less than {}.{}".format(*capability, *LEAST_CAPABILITY)
-    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-        return "no C compiler (gcc or clang), which Triton needs to launch kernels"
+    return _missing_for_launches()
+
+
+def _missing_for_launches() -> str | None:
+    """Return what Triton lacks to compile the module in C with which it launches kernels, or None."""
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    if not any(map(shutil.which, compilers)):
+        return f"no C compiler ({' or '.join(compilers)}), which Triton needs to launch kernels"
+    scheme = sysconfig.get_default_scheme()
+    scheme = "posix_prefix" if scheme == "posix_local" else scheme  # as Triton asks, for Debian's Python
+    if not Path(sysconfig.get_paths(scheme)["include"], "Python.h").is_file():
+        return "no Python.h (Debian: python3-dev), which Triton needs to launch kernels"
     return None
 
 

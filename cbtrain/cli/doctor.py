@@ -127,7 +127,8 @@ def _kernels() -> Finding:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     missing = device.type == "cuda" and not choose_kernels("auto", device).names
-    remedy = "On GPUs of capability 8.0 and later: pip install triton (Linux), and a C compiler." if missing else ""
+    wants = "pip install triton (Linux), a C compiler and Python's headers (python3-dev)"
+    remedy = f"On GPUs of capability 8.0 and later: {wants}." if missing else ""
     return Finding("Triton kernels", "absent" if missing else "ok", kernel_text("auto", device), remedy)
 
 

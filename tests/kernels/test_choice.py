@@ -1,5 +1,6 @@
 """Which kernels are used, by setting and device, and why not the others."""
 
+import sys
 from typing import get_args
 
 import pytest
@@ -17,12 +18,14 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    """A GPU of capability 9.0, as far as torch is asked for it."""
+def gpu(monkeypatch, tmp_path):
+    """A GPU of capability 9.0, as far as torch is asked for it, and what compiles launches."""
     pytest.importorskip("triton")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
-    monkeypatch.setenv("CC", "gcc")
+    monkeypatch.setenv("CC", sys.executable)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_paths", lambda scheme: {"include": tmp_path})
 
 
 def test_settings_name_the_kernels():
@@ -47,11 +50,15 @@ def test_a_gpu_uses_all_that_are_not_off(gpu):
     assert why_not({"rope": "off"}, CUDA) == dict.fromkeys(NAMES) | {"rope": "model.kernels is off"}
 
 
-def test_what_keeps_kernels_from_a_gpu(gpu, monkeypatch):
+def test_what_keeps_kernels_from_a_gpu(gpu, monkeypatch, tmp_path):
     assert obstacle(CUDA) is None
+    (tmp_path / "Python.h").unlink()
+    assert "no Python.h" in obstacle(CUDA)
+    monkeypatch.setenv("CC", "no-compiler")
+    assert "no C compiler (no-compiler)" in obstacle(CUDA)
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", "")
-    assert "no C compiler" in obstacle(CUDA)
+    assert "no C compiler (gcc or clang)" in obstacle(CUDA)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
     assert obstacle(CUDA) == "compute capability 7.5, less than 8.0"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
