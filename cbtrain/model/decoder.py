@@ -258,10 +258,12 @@ class Decoder(nn.Module):
     @kernels.setter
     def kernels(self, kernels: Kernels) -> None:
         self._kernels, self._between = kernels, Elementwise(kernels)
-        self.norm.kernel, self.lm_head.kernel = kernels.rms_norm, kernels.cross_entropy
-        for linear in self.linears.values():
-            if isinstance(linear, Nf4Linear):
-                linear.kernel = kernels.nf4
+        self.norm.kernel = kernels.rms_norm
+        for module in self.modules():  # an adapter may stand in a linear's place, or the head's
+            if isinstance(module, Head):
+                module.kernel = kernels.cross_entropy
+            elif isinstance(module, Nf4Linear):
+                module.kernel = kernels.nf4
 
     @property
     def between(self) -> Elementwise:

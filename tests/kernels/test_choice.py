@@ -6,12 +6,14 @@ from typing import get_args
 import pytest
 import torch
 import yaml
+from adapted_decoder import adapted
 from pydantic import ValidationError
+from tiny_architecture import TINY
 
 from cbtrain.errors import UserError
 from cbtrain.kernels import runtime
 from cbtrain.kernels.runtime import NAMES, obstacle
-from cbtrain.model.config import KernelName, ModelConfig
+from cbtrain.model.config import KernelName, LoraConfig, ModelConfig
 from cbtrain.model.kernel_choice import Kernels, choose_kernels, kernel_text, why_not
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -34,6 +36,13 @@ def test_settings_name_the_kernels():
     assert list(read.values()) == ["off", {"rope": "on"}]  # true and false for YAML
     with pytest.raises(ValidationError):
         ModelConfig(kernels={"rop": "on"})
+
+
+def test_a_head_behind_a_trained_one_is_told():
+    decoder = adapted(TINY, LoraConfig(rank=2, modules_to_save=["lm_head"]))
+    decoder.kernels = Kernels(cross_entropy=True)
+    decoder.adapter.remove()
+    assert decoder.lm_head.kernel
 
 
 def test_a_cpu_computes_in_plain_pytorch():
