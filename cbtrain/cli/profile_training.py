@@ -139,7 +139,7 @@ def _describe(spec: StageSpec, decoder: Decoder, world: int) -> dict[str, Any]:
         "random_weights": spec.model.weights == "random",
         "weights": str(decoder.format),
         "attention": decoder.backend,
-        "kernels": decoder.kernels.names,
+        "kernels": decoder.kernels_in_training,
         "speaker": spec.name,
         "settings": spec.settings.model_dump(mode="json"),
         "training": spec.runtime.model_dump(mode="json"),

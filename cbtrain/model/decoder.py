@@ -275,6 +275,20 @@ class Decoder(nn.Module):
         return self.norm.weight.device
 
     @property
+    def kernels_in_training(self) -> list[str]:
+        """The names of the kernels that compute in training, with the adapter that there is now."""
+        fused = self.savings.fused and any(obstacle(layer) is None for layer in self.layers)
+        last, head = self.norm.weight, self.lm_head
+        used = {
+            "rms_norm": fused or not (last.requires_grad or hasattr(last, "ds_id")),
+            "rope": fused,
+            "swiglu": fused,
+            "cross_entropy": self.savings.logits and isinstance(head, Head) and not head.weight.requires_grad,
+            "nf4": self.format is not None and self.format.name == "nf4",
+        }
+        return [name for name in self.kernels.names if used[name]]
+
+    @property
     def fuses(self) -> bool:
         """Whether all layers are computed by :mod:`cbtrain.model.fused` in training, as they are now."""
         return self.savings.fused and all(obstacle(layer) is None for layer in self.layers)

@@ -124,7 +124,7 @@ def deliver_adapter(prepared: PreparedAdapter, result: TrainingResult, values: S
     result.data = {"chat_format": dataset.renderer.format.name, **tokenized.describe(), **result.data}
     weights = {"format": str(decoder.format), "bytes": memory.bytes, "bytes_per_parameter": memory.bytes_per_parameter}
     summary = {**result.as_dict(), "base_weights": weights, "attention": decoder.backend}
-    summary["kernels"] = decoder.kernels.names
+    summary["kernels"] = decoder.kernels_in_training
     if distributed.rank() == 0:
         assert decoder.adapter is not None
         assert spec.model.folder is not None

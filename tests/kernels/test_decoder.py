@@ -80,7 +80,7 @@ def compared(decoder, pack, levels):
         result["levels agree"] &= all(torch.equal(got[name], first[name]) for name in got)
         result["loss"] = max(result["loss"], relative(found_loss, loss))
         result["gradients"] = max(result["gradients"], *errors(got, wanted).values())
-    result["launched in training"] = launches()
+    result["launched in training"], result["said"] = launches(), tuned.kernels_in_training
     with torch.no_grad():
         result["loss evaluated"] = relative(float(loss_sum(tuned.eval(), pack)), evaluated)
     result["launched in evaluation"] = launches()
@@ -126,6 +126,7 @@ loss, wanted = gradients(full, pack)
 full.kernels = ON
 again, got = gradients(full, pack)
 found["full"] = {"same": loss == again and all(torch.equal(got[n], wanted[n]) for n in got), "launched": launches()}
+assert full.kernels_in_training == []
 
 exact = adapted(everything, LoraConfig(rank=4), torch.float64)
 loss, _ = gradients(exact, pack)
@@ -158,6 +159,7 @@ def test_training_and_evaluation_are_those_of_the_plain_path(found, name):
     assert result["gradients"] < 1e-5
     assert result["gradient's norm"] < 1e-5
     assert result["levels agree"]
+    assert set(result["said"]) == set(result["launched in training"])
     for phase in ("training", "evaluation"):
         assert set(result[f"launched in {phase}"]) == set(NAMES) - ({"nf4"} if name != "nf4" else set())
 

@@ -11,13 +11,13 @@ from cbtrain.model.linears.linear import Linear
 
 
 def obstacle(block: Any) -> str | None:
-    """Return why :func:`cbtrain.model.fused.layer.fused_layer` cannot compute ``block``, or None."""
+    """Return why :func:`cbtrain.model.fused.layer.fused_layer` cannot compute ``block`` in training, or None."""
     for module in (module for modules in sharing_input(block) for module in modules):
         base = module
         if isinstance(module, LoraLinear):
             if type(module) is not LoraLinear:
                 return "DoRA"
-            if module.dropout.rate > 0 and module.training:
+            if module.dropout.rate > 0:
                 return "LoRA dropout"
             base = module.base
         if not isinstance(base, Linear):
