@@ -7,6 +7,7 @@ from functools import cache
 
 from rich.console import Console
 
+from cbtrain.errors import UserError
 from cbtrain.study.sweep.memory import Need, Together
 from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.training.planning.fitting import Levels
@@ -31,24 +32,17 @@ def choose_levels(
     def together(levels: Levels) -> int:
         return 0 if easy else joined.memory(levels).total
 
+    def levels(run: PreparedRun, others: int, needed: Callable[[Levels], int] | None = None) -> Levels:
+        try:
+            return run.spec.levels(run.dataset.train.documents, console(run.name), machine.beside(others), needed)
+        except UserError as error:
+            raise UserError(error.what, where=f"run {run.name}, {error.where}", hint=error.hint) from None
+
     joining = [run for run in runs if run.name in names]
-    found = {
-        run.name: run.spec.levels(
-            run.dataset.train.documents, console(run.name), machine.beside(kept - needs[run.name].kept)
-        )
-        for run in runs
-        if run.name not in names
-    }
+    found = {run.name: levels(run, kept - needs[run.name].kept) for run in runs if run.name not in names}
     chosen: Levels = "none"
     for run in (run for run in joining if run.spec.chooses):
-        chosen = run.spec.levels(run.dataset.train.documents, console(run.name), machine.beside(aside), together)
-        found[run.name] = chosen
-
-    def beside_chosen(_: Levels) -> int:
-        return together(chosen)
-
+        found[run.name] = chosen = levels(run, aside, together)
     for run in (run for run in joining if not run.spec.chooses):
-        found[run.name] = run.spec.levels(
-            run.dataset.train.documents, console(run.name), machine.beside(aside), beside_chosen
-        )
+        found[run.name] = levels(run, aside, lambda _: together(chosen))
     return found
