@@ -66,6 +66,18 @@ class ModelConfig(BaseModel):
         return self
 
 
+def known_targets(targets: list[str]) -> list[str]:
+    """Return ``targets`` by their own names, so that an adapter's file says which they are. Raises ValueError on one
+    that is no linear."""
+    if ALL_LINEAR in targets:
+        return list(LORA_TARGETS)
+    for target in targets:
+        leaf = target.rpartition(".")[2]
+        if leaf not in LORA_TARGETS:
+            raise ValueError(f"unknown target {leaf!r}. {nearest(leaf, (*LORA_TARGETS, ALL_LINEAR))}")
+    return targets
+
+
 class LoraConfig(BaseModel):
     """LoRA on some linears; the update is scaled by ``alpha / rank``, with rsLoRA by ``alpha / sqrt(rank)``."""
 
@@ -100,14 +112,7 @@ class LoraConfig(BaseModel):
     @field_validator("targets")
     @classmethod
     def _known(cls, targets: list[str]) -> list[str]:
-        """Return the targets by their own names, so that an adapter's file says which they are."""
-        if ALL_LINEAR in targets:
-            return list(LORA_TARGETS)
-        for target in targets:
-            leaf = target.rpartition(".")[2]
-            if leaf not in LORA_TARGETS:
-                raise ValueError(f"unknown target {leaf!r}. {nearest(leaf, (*LORA_TARGETS, ALL_LINEAR))}")
-        return targets
+        return known_targets(targets)
 
     @field_validator("rank_pattern", "alpha_pattern")
     @classmethod

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.method_settings import HypLoraConfig
 
 GROUP = "cbtrain.methods"
 """The group of entry points under which packages name their methods."""
@@ -55,7 +56,18 @@ FULL = Method(
     cannot={"nf4": "it needs fp32 or bf16 weights"},
 )
 
-OURS = (LORA, FULL)
+HYPLORA = Method(
+    "hyplora",
+    HypLoraConfig,
+    "cbtrain.model.adapters.hyplora:HypLoraAdapter",
+    "LoRA between points of a hyperboloid (experimental)",
+    cannot={
+        "merge": "its update is not linear in the input, so no weight can hold it",
+        "zero3": "not tested",
+    },
+)
+
+OURS = (LORA, FULL, HYPLORA)
 
 
 @cache

@@ -18,7 +18,7 @@ from cbtrain.errors import UserError
 from cbtrain.model.adapters.lora import check_targets
 from cbtrain.model.adapters.methods import inject
 from cbtrain.model.architecture import Architecture, read_architecture
-from cbtrain.model.config import LoraConfig, ModelConfig
+from cbtrain.model.config import ModelConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.savings import Savings
 from cbtrain.model.linears.formats import WeightFormat, configured_format, faster_dtype
@@ -182,13 +182,12 @@ class StageSpec:
         """Raise UserError on a weight format, an attention back-end, a kernel or an adapter's targets that do not fit
         the model or the device."""
         self.scenario()
-        if isinstance(self.adapter, LoraConfig):
-            with torch.device("meta"):
-                decoder = Decoder(self.architecture)
-            try:
-                check_targets(self.adapter, decoder)
-            except UserError as error:
-                raise UserError(error.what, where=f"{self.name}.{error.where}", hint=error.hint) from None
+        with torch.device("meta"):
+            decoder = Decoder(self.architecture)
+        try:
+            check_targets(self.adapter, decoder)
+        except UserError as error:
+            raise UserError(error.what, where=f"{self.name}.{error.where}", hint=error.hint) from None
 
     def require_limit(self, documents: TokenStore, machine: Machine | None = None) -> None:
         """Raise UserError if ``training.memory_limit`` is below the least that it takes to train ``documents``; with

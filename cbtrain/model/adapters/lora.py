@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import load_file
@@ -152,22 +153,35 @@ def _why(name: str, tensor: Tensor | None, wanted: Tensor) -> str:
     return f"peft saved these weights although modules_to_save does not name them. {MERGE_FIRST}"
 
 
-def check_targets(config: LoraConfig, decoder: Decoder) -> None:
-    """Raise UserError on a target, a layer or a pattern that means nothing in ``decoder``: a typing error, mostly."""
-    layers = decoder.architecture.layers
+@runtime_checkable
+class Targeted(Protocol):
+    """Settings that say which linears are adapted."""
+
+    targets: list[str]
+    layers: list[int] | None
+
+
+def check_targets(config: object, decoder: Decoder) -> None:
+    """Raise UserError on a target, a layer or a pattern of ``config``, settings of a method, that means nothing in
+    ``decoder``: a typing error, mostly."""
+    if not isinstance(config, Targeted):
+        return
+    layers, section = decoder.architecture.layers, "lora" if isinstance(config, LoraConfig) else "options"
     hint = f"The layers are 0 to {layers - 1}."
     for layer in config.layers or ():
         if not 0 <= layer < layers:
-            raise UserError(f"layer {layer} is not in this model", where="lora.layers", hint=hint)
+            raise UserError(f"layer {layer} is not in this model", where=f"{section}.layers", hint=hint)
     adapted = [path for path in decoder.linears if is_target(path, config.targets, config.layers)]
     for target in config.targets:
         if not any(is_target(path, [target], config.layers) for path in adapted):
-            raise UserError(f"target {target!r} matches no linear of this model", where="lora.targets", hint=hint)
+            raise UserError(f"target {target!r} matches no linear of this model", where=f"{section}.targets", hint=hint)
     for key in ("rank_pattern", "alpha_pattern"):
-        for pattern in getattr(config, key):
+        for pattern in getattr(config, key, ()):
             if not any(_matches(pattern, path) for path in adapted):
                 problem = f"pattern {pattern!r} matches no adapted linear"
-                raise UserError(problem, where=f"lora.{key}", hint="It must match the end of a path, or all of it.")
+                raise UserError(
+                    problem, where=f"{section}.{key}", hint="It must match the end of a path, or all of it."
+                )
 
 
 def _matches(pattern: str, path: str) -> bool:

@@ -20,7 +20,7 @@ from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.adapters.lora import check_targets
 from cbtrain.model.adapters.peft_format import CONFIG, WEIGHTS, read_adapter
 from cbtrain.model.architecture import Architecture, read_architecture
-from cbtrain.model.config import FullConfig, LoraConfig
+from cbtrain.model.config import FullConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.obstacles import join_weights
 from cbtrain.model.methods import FULL, LORA, Method, method_of
@@ -41,8 +41,7 @@ def inject(decoder: Decoder, config: BaseModel, *, seed: int = 0) -> Adapter:
 
     Raises UserError on a decoder that already has an adapter, and if the method does not fit the decoder.
     """
-    if isinstance(config, LoraConfig):
-        check_targets(config, decoder)
+    check_targets(config, decoder)
     adapter = attach(decoder, config, decoder.device)
     try:
         adapter.initialize(seed)
