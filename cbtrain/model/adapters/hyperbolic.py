@@ -37,8 +37,6 @@ def exponential(x: Tensor, root_k: Tensor, s: Tensor) -> Tensor:
     t = norm / (s * root_k)
     near = (x / s) * _sinhc(t.clamp(max=LONGEST))
     held = t > LONGEST
-    if not bool(held.any()):
-        return near
     far = root_k * math.sinh(LONGEST) * x / torch.where(held, norm, 1.0)
     return torch.where(held, far, near)
 
