@@ -275,6 +275,14 @@ class Decoder(nn.Module):
         return self.norm.weight.device
 
     @property
+    def trained_share(self) -> float:
+        """The share of the linears' weights that are trained, of layers whose weights are parameters."""
+        weights = [linear.get_parameter("weight") for linear in self.linears.values()]
+        sizes = [getattr(weight, "ds_numel", weight.numel()) for weight in weights]  # ZeRO-3 holds a part
+        trained = sum(size for size, weight in zip(sizes, weights, strict=True) if weight.requires_grad)
+        return float(trained / sum(sizes))
+
+    @property
     def kernels_in_training(self) -> list[str]:
         """The names of the kernels that compute in training, with the adapter that there is now."""
         fused = self.savings.fused and any(obstacle(layer) is None for layer in self.layers)

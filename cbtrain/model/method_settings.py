@@ -32,3 +32,12 @@ class HypLoraConfig(BaseModel):
     @classmethod
     def _known(cls, targets: list[str]) -> list[str]:
         return known_targets(targets)
+
+
+class HalfConfig(BaseModel):
+    """HFT (Hui et al. 2025, arXiv 2404.18466): full tuning of one half of the matrices, drawn for each round."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    round: int = Field(0, ge=0, description="number of the round: the next stage or task has another half")
+    seed: int | None = Field(None, ge=0, description="of the draw; null: the stage's seed")

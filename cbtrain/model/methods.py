@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.model.config import FullConfig, LoraConfig
-from cbtrain.model.method_settings import HypLoraConfig
+from cbtrain.model.method_settings import HalfConfig, HypLoraConfig
 
 GROUP = "cbtrain.methods"
 """The group of entry points under which packages name their methods."""
@@ -67,7 +67,16 @@ HYPLORA = Method(
     },
 )
 
-OURS = (LORA, FULL, HYPLORA)
+HALF = Method(
+    "half",
+    HalfConfig,
+    "cbtrain.model.adapters.half:HalfAdapter",
+    "one half of all weights (HFT)",
+    trains_base=True,
+    cannot={"nf4": "it needs fp32 or bf16 weights", "zero3": "not tested"},
+)
+
+OURS = (LORA, FULL, HALF, HYPLORA)
 
 
 @cache

@@ -11,8 +11,9 @@ head, P those of the adapter, A the forward cost of causal attention and s the s
   computed for supervised tokens only, which MFU does not subtract: others count them too. Layers that are left to
   autograd keep the products with A (6 in place of 7), and compute ``down_proj`` again where they compute the MLP again.
 
-Where all weights are trained it is ``6 N + 6 s H + 3 A``. ``6 N`` for LoRA would overstate by up to a half. Unpacking
-NF4 counts in neither. Only supervised tokens reach the head, since the others cannot change a gradient.
+Where all weights are trained it is ``6 N + 6 s H + 3 A``; where a share h of the linears is, ``(4 + 2 h) N``. ``6 N``
+for LoRA would overstate by up to a half. Unpacking NF4 counts in neither. Only supervised tokens reach the head, since
+the others cannot change a gradient.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ class Flops:
 @dataclass(frozen=True, slots=True)
 class Training:
     """How weights are trained: ``adapter`` counts the trained parameters besides the base; with ``full`` the base's own
-    are trained. ``activation_checkpointing`` is one level for all layers, or one for each. ``fused`` says that layers
-    are computed by :mod:`cbtrain.model.fused`, ``pruned`` that the last of them is for supervised tokens only."""
+    are trained, of its linears a ``share``. ``activation_checkpointing`` is one level for all layers, or one for each.
+    ``fused`` says that layers are computed by :mod:`cbtrain.model.fused`, ``pruned`` that the last of them is for
+    supervised tokens only."""
 
     adapter: int
     full: bool = False
+    share: float = 1.0
     activation_checkpointing: str | Sequence[str] = "none"
     fused: bool = True
     pruned: bool = True
@@ -61,12 +64,12 @@ def micro_batch_flops(a: Architecture, cu_seqlens: Sequence[int], supervised: in
     weights, head = linear_weights(a) * tokens, a.hidden * a.vocabulary * supervised
     layer = 2 * a.heads * a.head_dim * sum(_pairs(end - begin, a) for begin, end in pairwise(cu_seqlens))
     attention = a.layers * layer
-    passes = 6 if training.full else 4
+    passes, of_head = (4 + 2 * training.share, 6) if training.full else (4, 4)
     adapter_work = 0 if training.full else training.adapter * tokens
     fused = training.fused and not training.full
-    model = passes * (weights + head) + 3 * attention + 6 * adapter_work
+    model = passes * weights + of_head * head + 3 * attention + 6 * adapter_work
     again = sum(_weights_again(a, level, fused=fused) for level in levels) * tokens
-    hardware = passes * (weights + head) + 2 * again + 3.5 * attention + layer * levels.count("full")
+    hardware = passes * weights + of_head * head + 2 * again + 3.5 * attention + layer * levels.count("full")
     hardware += (6 + fused + 2 * again / max(weights, 1)) * adapter_work
     if fused and training.pruned and a.layers:
         hardware -= passes * (tokens - supervised) * (linear_weights(a) / a.layers - _before_attention(a))

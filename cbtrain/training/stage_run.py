@@ -266,6 +266,7 @@ class StageRun:
         training = Training(
             adapter=0 if full else self.trained,
             full=full,
+            share=decoder.trained_share if full else 1.0,
             activation_checkpointing=decoder.activation_checkpointing,
             fused=decoder.fuses,
             pruned=decoder.savings.pruned,

@@ -11,6 +11,7 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.fused.savings import Savings
+from cbtrain.model.method_settings import HalfConfig
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training.flops import Training, linear_weights, micro_batch_flops, step_flops
@@ -42,9 +43,10 @@ def counted(config, supervised, level="none", savings=ALL):
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place}) as counter:
         loss_sum(decoder, pack).backward()
     products = sum(count for operator, count in counter.get_flop_counts()["Global"].items() if "mm" in str(operator))
-    full = isinstance(config, FullConfig)
+    full = not isinstance(config, LoraConfig)
     trained = 0 if full else sum(p.numel() for p in decoder.trainable_parameters().values())
-    training = Training(trained, full, level, fused=decoder.fuses, pruned=savings.pruned)
+    share = decoder.trained_share if full else 1.0
+    training = Training(trained, full, share, level, fused=decoder.fuses, pruned=savings.pruned)
     return products, micro_batch_flops(DEEP, pack.cu_seqlens, pack.supervised, training)
 
 
@@ -53,7 +55,7 @@ ATTENTION = 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * 60**2
 
 
 @pytest.mark.parametrize("supervised", [60, 15])
-@pytest.mark.parametrize("config", [LoraConfig(rank=4), FullConfig()])
+@pytest.mark.parametrize("config", [LoraConfig(rank=4), FullConfig(), HalfConfig()])
 def test_model_operations_are_what_runs_plainly(config, supervised):
     products, told = counted(config, supervised, savings=Savings(fused=False))
     # The first layer's input needs no gradient, which spares a little.

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.adapter import Adapter
-from cbtrain.model.config import FullConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.weights.card import copy_beside_weights, write_card
 from cbtrain.model.weights.checking import read_weights
@@ -27,7 +27,7 @@ class FullAdapter(Adapter):
     decoder as with any other method.
     """
 
-    def __init__(self, decoder: Decoder, config: FullConfig, device: torch.device) -> None:
+    def __init__(self, decoder: Decoder, config: BaseModel, device: torch.device) -> None:
         self.decoder = decoder
         self._other: dict[str, Tensor] = {}
 
