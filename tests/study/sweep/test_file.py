@@ -21,6 +21,7 @@ from cbtrain.study.sweep.options import Options
 from cbtrain.study.sweep.prepare import prepare_runs
 from cbtrain.study.sweep.sweep import plan_sweep
 from cbtrain.study.sweep.sweep_file import SWEEPS, find_sweep
+from cbtrain.training.planning import memory_plan
 from cbtrain.training.planning.machine import this_machine
 from cbtrain.training.planning.memory_plan import KERNELS
 
@@ -223,21 +224,26 @@ def test_memory_is_that_of_the_largest_run_and_what_the_others_keep(place, tmp_p
 
 
 def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys, monkeypatch):
-    big = {"therapist.lora.rank": 512, "therapist.activation_checkpointing": "auto", "training.memory_limit": 9.0}
+    # As without glibc: what its heap takes beyond the tensors differs by a half with the last token of a document.
+    monkeypatch.setattr(memory_plan, "peak_of", lambda *sizes, **options: None)
+    big = {"therapist.lora.rank": 256, "therapist.activation_checkpointing": "auto", "training.memory_limit": 9.0}
     file = write_sweep(
         tmp_path / "sweep.yaml",
-        common_settings(place, **big),
+        common_settings(place, **big, **{"tokens.document_tokens": 1024}),
         {name: {"therapist.seed": n} for n, name in enumerate("abcd")},
     )
-    console = Console(quiet=True)
+    console, packs = Console(quiet=True), "therapist.pack_tokens=8192"
 
     def prepared(*overrides):
-        configs = plan_sweep(file, overrides, tmp_path / "out")
+        configs = plan_sweep(file, (packs, *overrides), tmp_path / "out")
         return prepare_runs(configs, tmp_path / "out", str(file), console)
 
     runs = prepared()
     all_together, reserve = predicted_memory(runs), this_machine("cpu").reserve
-    limited = prepared(f"training.memory_limit={(1.1 * all_together.one + reserve) / 1e9}")
+    least = predicted_memory(runs, level="full").total
+    between = (least + all_together.total) / 2
+    assert least < 0.9 * all_together.total
+    limited = prepared(f"training.memory_limit={(between + reserve) / 1e9}")
     machine = limited[0].spec.machine()
 
     def levels(some, machine):
@@ -260,12 +266,9 @@ def test_a_run_leaves_room_for_what_the_others_keep(place, tmp_path, capsys, mon
             require_memory(enough, Options())
     with pytest.raises(UserError, match="run a, training.memory_limit: .* with activation checkpointing none"):
         require_memory(prepared(*fixed)[:1], Options())
-    least = predicted_memory(runs, level="full").total
-    assert least < 0.9 * all_together.total
-    between = (least + all_together.total) / 2
-    assert main(["sweep", str(file), "--dry-run", f"training.memory_limit={(between + reserve) / 1e9}"]) == 0
+    assert main(["sweep", str(file), "--dry-run", packs, f"training.memory_limit={(between + reserve) / 1e9}"]) == 0
     assert "layers will compute again (at least 0.6" in capsys.readouterr().out
-    assert main(["sweep", str(file), "--dry-run", f"training.memory_limit={(0.8 * least + reserve) / 1e9}"]) == 0
+    assert main(["sweep", str(file), "--dry-run", packs, f"training.memory_limit={(0.8 * least + reserve) / 1e9}"]) == 0
     assert re.search(
         r"Warning: 0\.6\d GB at least, and training\.memory_limit leaves 0\.6\d GB", capsys.readouterr().out
     )
