@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from random_model import random_model
+from tiny_architecture import TINY
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.dropout import KeyedDropout
@@ -15,14 +16,20 @@ from cbtrain.model.adapters.merge import merge
 from cbtrain.model.adapters.methods import inject, load_adapter, save_adapter
 from cbtrain.model.adapters.mounted import MountedAdapters
 from cbtrain.model.linears.dense import DenseLinear
+from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.model.method_settings import HypLoraConfig
 from cbtrain.model.weights.loading import load_decoder
 from cbtrain.training.config import StageConfig
+from cbtrain.training.planning.meta_model import meta_decoder
+from cbtrain.training.planning.scenario import Scenario
+from cbtrain.training.planning.trace import trace
+from cbtrain.training.planning.workload import PackShape
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NUMBERS = np.load(GOLDEN / "hyplora.npz")
 CASES = json.loads((GOLDEN / "hyplora_cases.json").read_text())["cases"]
 SCALE = 2.0
+FP32 = WeightFormat("fp32", torch.float32)
 TOLERANCE = 1e-10
 
 
@@ -122,6 +129,17 @@ def test_it_is_saved_loaded_served_and_not_merged(tmp_path):
     assert not (tmp_path / "merged").exists()
     wrong = StageConfig(method="hyplora", options={"layers": [7]}).adapter
     assert "options.layers: layer 7 is not in this model" in refused(lambda: inject(load_decoder(str(base)), wrong))
+
+
+def test_its_memory_is_planned_with_dropout_too():
+    """The meta device has no generator for the masks."""
+    found = [
+        trace(
+            meta_decoder(Scenario(TINY, FP32, HypLoraConfig(rank=2, dropout=rate))), PackShape((30,), 10).pack(61)
+        ).peak
+        for rate in (0.0, 0.1)
+    ]
+    assert 0 < found[0] < found[1]
 
 
 def refused(action):

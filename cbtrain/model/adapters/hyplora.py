@@ -7,7 +7,6 @@ fp32 or wider. The update is not linear in ``x``, so no weight can hold it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from cbtrain.model.adapters.dropout import KeyedDropout
 from cbtrain.model.adapters.hyperbolic import code_logarithm, exponential, logarithm
 from cbtrain.model.adapters.linears_adapter import LinearsAdapter
 from cbtrain.model.adapters.lora import is_target
+from cbtrain.model.adapters.lora_linear import initialize_pair
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.method_settings import HypLoraConfig
@@ -41,12 +41,8 @@ class HypLoraLinear(AdaptedLinear):
         self.norm_scale = nn.Parameter(torch.tensor(float(s), device=device), requires_grad=config.norm_scale)
 
     def initialize(self, generator: torch.Generator) -> None:
-        """Set A Kaiming-uniform and B zero as in LoRA. K begins at the settings' curvature, s at √in."""
-        bound = math.sqrt(1 / self.base.in_features)
-        values = torch.empty(self.lora_A.shape).uniform_(-bound, bound, generator=generator)
-        with torch.no_grad():
-            self.lora_A.copy_(values)
-            self.lora_B.zero_()
+        """Set A and B as in LoRA. K begins at the settings' curvature, s at √in."""
+        initialize_pair(self.lora_A, self.lora_B, generator)
 
     def tensors(self) -> dict[str, nn.Parameter]:
         scalars = {"k": self.k} if self.config.learn_curvature else {}
@@ -85,10 +81,3 @@ class HypLoraAdapter(LinearsAdapter[HypLoraLinear]):
 
     def describe(self) -> str:
         return f"HypLoRA, rank {self.config.rank}, alpha {self.config.alpha:g}, curvature {self.config.curvature:g}"
-
-    def initialize(self, seed: int) -> None:
-        self.dropout.seed = seed
-        super().initialize(seed)
-
-    def prepare(self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]) -> None:
-        self.dropout.prepare(step, names, cu_seqlens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.adapted_linear import AdaptedLinear
 from cbtrain.model.adapters.adapter import Adapter
+from cbtrain.model.adapters.dropout import KeyedDropout
 from cbtrain.model.adapters.own_format import read_tensors, write_adapter
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.methods import method_of
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+OTHER_BASE = "Is this adapter for another base model?"
 
 OneLinear = TypeVar("OneLinear", bound=AdaptedLinear)
 
@@ -23,6 +27,8 @@ OneLinear = TypeVar("OneLinear", bound=AdaptedLinear)
 class LinearsAdapter(Adapter, Generic[OneLinear]):
     """Puts ``modules`` (by path) in the places of linears of ``decoder``. Its values come from :meth:`initialize` or
     :meth:`load`; its files are those of :mod:`cbtrain.model.adapters.own_format`."""
+
+    dropout: KeyedDropout | None = None
 
     def __init__(self, decoder: Decoder, config: BaseModel, modules: Mapping[str, OneLinear]) -> None:
         self.decoder, self.config, self.modules = decoder, config, dict(modules)
@@ -34,10 +40,17 @@ class LinearsAdapter(Adapter, Generic[OneLinear]):
         """All modules that it puts into the decoder, by path."""
         return dict(self.modules)
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The parameter's name for each tensor of its file."""
+        return {name: name for name in self.parameters()}
+
     def describe(self) -> str:
         return method_of(self.config).text
 
     def initialize(self, seed: int) -> None:
+        if self.dropout is not None:
+            self.dropout.seed = seed
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules.values():
             module.initialize(generator)
@@ -69,6 +82,10 @@ class LinearsAdapter(Adapter, Generic[OneLinear]):
         for module in self.in_places.values():
             module.enabled = enabled  # type: ignore[assignment]
 
+    def prepare(self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]) -> None:
+        if self.dropout is not None:
+            self.dropout.prepare(step, names, cu_seqlens)
+
     def save(
         self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None
     ) -> None:
@@ -81,21 +98,34 @@ class LinearsAdapter(Adapter, Generic[OneLinear]):
 
     @torch.no_grad()
     def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
-        unused = dict(tensors)
-        for name, parameter in self.parameters().items():
+        unused, parameters = dict(tensors), self.parameters()
+        first: dict[int, tuple[str, Tensor]] = {}  # of parameters that are under two names in the file
+        for name, parameter in ((file, parameters[name]) for file, name in self.files.items()):
             tensor = unused.pop(name, None)
             if tensor is None or tensor.shape != parameter.shape:
                 actual = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
                 problem = f"tensor {name!r} {actual}; shape {tuple(parameter.shape)} is needed"
-                raise UserError(problem, where=where, hint="Is this an adapter of another base model?")
+                raise UserError(problem, where=where, hint=self.hint_for(name, tensor, parameter))
+            if tensor.dtype not in FLOATS:
+                kind = str(tensor.dtype).removeprefix("torch.")
+                raise UserError(f"tensor {name!r} is stored as {kind}", where=where, hint="Save it in fp32 or bf16.")
             if parameter.is_meta:  # it is only asked whether the tensors fit
                 continue
             if not bool(torch.isfinite(tensor).all()):
                 raise UserError(f"tensor {name!r} holds NaN or infinity", where=where, hint="Train it again.")
+            twin, values = first.setdefault(id(parameter), (name, tensor))
+            if twin != name and not torch.equal(values.float(), tensor.float()):
+                problem = f"tensors {twin!r} and {name!r} differ, but its settings tie them"
+                raise UserError(problem, where=where, hint="Set ensure_weight_tying to false if both are meant.")
             parameter.copy_(tensor)
         if unused:
-            problem = f"tensor {next(iter(unused))!r} does not belong to this model"
-            raise UserError(problem, where=where, hint="Is this an adapter of another base model?")
+            name, tensor = next(iter(unused.items()))
+            problem = f"tensor {name!r} does not belong to this model"
+            raise UserError(problem, where=where, hint=self.hint_for(name, tensor, self.decoder.embed_tokens.weight))
+
+    def hint_for(self, name: str, tensor: Tensor | None, wanted: Tensor) -> str:
+        """Return the most probable cause of a ``tensor`` (None: it is missing) that does not fit ``wanted``."""
+        return OTHER_BASE
 
     def remove(self) -> None:
         for path, module in self.in_places.items():

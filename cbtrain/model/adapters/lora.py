@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.dropout import KeyedDropout
-from cbtrain.model.adapters.linears_adapter import LinearsAdapter
+from cbtrain.model.adapters.linears_adapter import OTHER_BASE, LinearsAdapter
 from cbtrain.model.adapters.lora_linear import DoraLinear, LoraLinear
 from cbtrain.model.adapters.peft_format import MERGE_FIRST, PREFIX, WEIGHTS, peft_config
 from cbtrain.model.adapters.trained_modules import TrainedEmbedding, TrainedHead, TrainedModule, copy_of
@@ -21,9 +21,6 @@ from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.path_patterns import matches
 from cbtrain.model.weights.saving import file_name, save_tensors
-
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-OTHER_BASE = "Is this adapter for another base model?"
 
 
 class LoraAdapter(LinearsAdapter[LoraLinear]):
@@ -53,6 +50,10 @@ class LoraAdapter(LinearsAdapter[LoraLinear]):
     def in_places(self) -> dict[str, nn.Module]:
         return {**self.modules, **self.trained}
 
+    @property
+    def files(self) -> dict[str, str]:
+        return self._files
+
     def _train_whole_modules(self, decoder: Decoder, device: torch.device) -> None:
         wanted = set(self.config.modules_to_save)
         tied = self.tied and self.config.ensure_weight_tying
@@ -72,10 +73,6 @@ class LoraAdapter(LinearsAdapter[LoraLinear]):
         method = "DoRA" if self.config.dora else "rsLoRA" if self.config.rslora else "LoRA"
         return f"{method}, rank {self.config.rank}, alpha {self.config.alpha:g}"
 
-    def initialize(self, seed: int) -> None:
-        self.dropout.seed = seed
-        super().initialize(seed)
-
     def parameters(self) -> dict[str, nn.Parameter]:
         parameters = super().parameters()
         for name, module in self.trained.items():
@@ -86,9 +83,6 @@ class LoraAdapter(LinearsAdapter[LoraLinear]):
     def effective_weight(self, name: str, weight: Tensor) -> Tensor:
         trained = self.trained.get(name.removesuffix(".weight"))
         return super().effective_weight(name, weight) if trained is None else trained.weight.detach()
-
-    def prepare(self, step: int, names: Sequence[str], cu_seqlens: Sequence[int]) -> None:
-        self.dropout.prepare(step, names, cu_seqlens)
 
     def save(
         self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None
@@ -102,32 +96,8 @@ class LoraAdapter(LinearsAdapter[LoraLinear]):
         tensors = load_file(folder / WEIGHTS)
         return {name: tensors[file] for file, name in self._files.items()}
 
-    @torch.no_grad()
-    def load(self, tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
-        unused, parameters = dict(tensors), self.parameters()
-        first: dict[int, tuple[str, Tensor]] = {}  # of parameters that are under two names in the file
-        for name, parameter in ((file, parameters[name]) for file, name in self._files.items()):
-            tensor = unused.pop(name, None)
-            if tensor is None or tensor.shape != parameter.shape:
-                actual = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}"
-                problem = f"tensor {name!r} {actual}; shape {tuple(parameter.shape)} is needed"
-                raise UserError(problem, where=where, hint=_why(name, tensor, parameter))
-            if tensor.dtype not in FLOATS:
-                kind = str(tensor.dtype).removeprefix("torch.")
-                raise UserError(f"tensor {name!r} is stored as {kind}", where=where, hint="Save it in fp32 or bf16.")
-            if parameter.is_meta:  # it is only asked whether the tensors fit
-                continue
-            if not bool(torch.isfinite(tensor).all()):
-                raise UserError(f"tensor {name!r} holds NaN or infinity", where=where, hint="Train it again.")
-            twin, values = first.setdefault(id(parameter), (name, tensor))
-            if twin != name and not torch.equal(values.float(), tensor.float()):
-                problem = f"tensors {twin!r} and {name!r} differ, but its settings tie them"
-                raise UserError(problem, where=where, hint="Set ensure_weight_tying to false if both are meant.")
-            parameter.copy_(tensor)
-        if unused:
-            name, tensor = next(iter(unused.items()))
-            problem = f"tensor {name!r} does not belong to this model"
-            raise UserError(problem, where=where, hint=_why(name, tensor, self.decoder.embed_tokens.weight))
+    def hint_for(self, name: str, tensor: Tensor | None, wanted: Tensor) -> str:
+        return _why(name, tensor, wanted)
 
     def _file_names(self) -> dict[str, str]:
         """Return the parameter's name for each tensor of the PEFT file. A tied tensor has two names there, as ``peft``

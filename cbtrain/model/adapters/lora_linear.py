@@ -33,12 +33,7 @@ class LoraLinear(AdaptedLinear):
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
 
     def initialize(self, generator: torch.Generator) -> None:
-        """Set A Kaiming-uniform as in the paper's code, and B zero."""
-        bound = math.sqrt(1 / self.base.in_features)  # kaiming_uniform with a = sqrt(5)
-        values = torch.empty(self.lora_A.shape).uniform_(-bound, bound, generator=generator)
-        with torch.no_grad():
-            self.lora_A.copy_(values)
-            self.lora_B.zero_()
+        initialize_pair(self.lora_A, self.lora_B, generator)
 
     def adapt(self, x: Tensor, out: Tensor) -> Tensor:
         return out + self._update(self._dropped(x)).to(out.dtype)
@@ -59,6 +54,14 @@ class LoraLinear(AdaptedLinear):
     def _update(self, x: Tensor) -> Tensor:
         # In the dtype of the activations: copies of them in fp32 would be the largest thing a layer keeps.
         return self.scale * F.linear(F.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype))
+
+
+@torch.no_grad()
+def initialize_pair(a: Tensor, b: Tensor, generator: torch.Generator) -> None:
+    """Set ``a [rank, in]`` Kaiming-uniform, as in the paper's code, and ``b [out, rank]`` zero."""
+    bound = math.sqrt(1 / a.shape[1])  # kaiming_uniform with a = sqrt(5)
+    a.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
+    b.zero_()
 
 
 class DoraLinear(LoraLinear):

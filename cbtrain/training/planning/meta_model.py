@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.adapters.dropout import KeyedDropout
-from cbtrain.model.adapters.lora import LoraAdapter
+from cbtrain.model.adapters.linears_adapter import LinearsAdapter
 from cbtrain.model.adapters.methods import attach
 from cbtrain.model.decoder import Attend, Decoder
 from cbtrain.model.fused.obstacles import join_weights
@@ -52,8 +52,8 @@ def attach_meta(decoder: Decoder, settings: BaseModel) -> Adapter:
     adapter = attach(decoder, settings, META)
     if method_of(settings).trains_base:
         adapter.initialize(0)  # says which weights are trained
-    if isinstance(adapter, LoraAdapter):
-        adapter.dropout = MetaDropout(adapter.config.dropout, 0)
+    if isinstance(adapter, LinearsAdapter) and adapter.dropout is not None:
+        adapter.dropout = MetaDropout(adapter.dropout.rate, 0)
         for module in adapter.modules.values():
             module.dropout = adapter.dropout
     if decoder.savings.fused:
