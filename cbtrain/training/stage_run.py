@@ -62,6 +62,7 @@ class StageRun:
         self.parameters = sum(p.numel() for p in stage.decoder.parameters())
         self.state = StageState(stage)
         self.trained = sum(getattr(p, "ds_numel", p.numel()) for p in stage.decoder.parameters() if p.requires_grad)
+        self.how = self._how()
         self.progress, self.engine = self.state.progress, self.state.engine
         architecture, planned = stage.decoder.architecture, self.progress.packs_per_step
         self.stream = open_stream(stage.documents, self.settings, architecture, stage.name, planned)
@@ -261,18 +262,21 @@ class StageRun:
         hint = f"Lower {self.stage.name}.learning_rate, or look at these documents."
         raise UserError(f"{problem} (documents {', '.join(names[:3])} …)", where=where, hint=hint)
 
-    def _flops(self, info: StepInfo) -> Flops:
+    def _how(self) -> Training:
+        """Return what the operations of all steps depend on."""
         full, decoder = method_named(self.settings.method).trains_base, self.stage.decoder
-        training = Training(
+        return Training(
             adapter=0 if full else self.trained,
             full=full,
             share=decoder.trained_share if full else 1.0,
-            activation_checkpointing=decoder.activation_checkpointing,
+            activation_checkpointing=self.stage.levels_now,
             fused=decoder.fuses,
             pruned=decoder.savings.pruned,
         )
+
+    def _flops(self, info: StepInfo) -> Flops:
         packs = [[len(self.stage.documents[index]) for index in pack] for pack in info.packs]
-        return step_flops(decoder.architecture, packs, info.supervised, training)
+        return step_flops(self.stage.decoder.architecture, packs, info.supervised, self.how)
 
     def stop_if_asked(self) -> None:
         """Raise Stopped if a signal came. The leading rank proposes a checkpoint if ``every_minutes`` have passed."""

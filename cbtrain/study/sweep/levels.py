@@ -7,7 +7,6 @@ from functools import cache
 
 from rich.console import Console
 
-from cbtrain.errors import UserError
 from cbtrain.study.sweep.memory import Need, Together
 from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.training.planning.fitting import Levels
@@ -33,10 +32,8 @@ def choose_levels(
         return 0 if easy else joined.memory(levels).total
 
     def levels(run: PreparedRun, others: int, needed: Callable[[Levels], int] | None = None) -> Levels:
-        try:
+        with run.naming_errors():
             return run.spec.levels(run.dataset.train.documents, console(run.name), machine.beside(others), needed)
-        except UserError as error:
-            raise UserError(error.what, where=f"run {run.name}, {error.where}", hint=error.hint) from None
 
     joining = [run for run in runs if run.name in names]
     found = {run.name: levels(run, kept - needs[run.name].kept) for run in runs if run.name not in names}

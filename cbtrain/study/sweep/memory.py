@@ -132,10 +132,8 @@ def require_memory(runs: Sequence[PreparedRun], options: Options) -> None:
     ranks, whole = distributed.launched_here(), runs[0].spec.machine()
     machine = whole.share_of(ranks)
     for run in (run for run in runs if not run.spec.chooses):
-        try:
+        with run.naming_errors():
             run.spec.require_limit(run.dataset.train.documents, machine)
-        except UserError as error:
-            raise UserError(error.what, where=f"run {run.name}, {error.where}", hint=error.hint) from None
     for share in shares(runs, distributed.world()):
         least = predicted_memory(share, options, level="full").total
         if not machine.fits(least):

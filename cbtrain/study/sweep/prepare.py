@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +46,14 @@ class PreparedRun:
     def planned_tokens(self) -> int:
         """Tokens after which it ends, if validation does not end it before."""
         return self.spec.settings.tokens_in_all(self.dataset.train.documents.tokens)
+
+    @contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        """Inside, a UserError names this run before the place that it is about."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(error.what, where=f"run {self.name}, {error.where}", hint=error.hint) from None
 
     def with_base(self, folder: Path) -> PreparedRun:
         """Return the run over the base in ``folder``, which the sweep has made."""
