@@ -109,14 +109,10 @@ class StagesInTurn:
         """Return in what the next steps of a resumed stage differ from those before; nothing if they do not."""
         before, steps = seat.run.progress.joint_steps, seat.run.progress.step
         if self.joint and seat.obstacle is None:
-            return (
-                "" if before == steps else f"{steps - before} of {steps} steps were computed alone, the next are joint"
-            )
-        return (
-            f"{before} of {steps} steps were joint (equal up to rounding), the next are computed alone"
-            if before
-            else ""
-        )
+            alone = steps - before
+            return f"{alone} of {steps} steps were computed alone, the next are joint" if alone else ""
+        text = f"{before} of {steps} steps were joint (equal up to rounding), the next are computed alone"
+        return text if before else ""
 
     def train(self, outcomes: Outcomes, after_turn: Callable[[], None] = lambda: None) -> None:
         """Train all stages to their ends. ``after_turn`` is called after every turn, in which each of the stages that

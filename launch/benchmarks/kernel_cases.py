@@ -3,7 +3,7 @@ bytes in ``docs/kernels.md``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from cbtrain.model.head import losses_and_slopes, rows_at_once
 from cbtrain.model.linears.nf4 import as_kernels_take_it, dequantize, quantize
 
 Tensors = tuple[Any, ...]
+Make = Callable[[torch.device, torch.dtype], Tensors]
+Passes = dict[str, Callable[..., Tensors]]
 TOKENS = 16_384
 EPS = 1e-5
 
@@ -36,7 +38,7 @@ class Case:
     units: int
     unit: str
     traffic: Traffic
-    make: Callable[[torch.device, torch.dtype], Tensors]
+    make: Make
     ours: Callable[..., Tensors]
     plain: Callable[..., Tensors]
     reference: Callable[..., Tensors] | None = None
@@ -67,7 +69,7 @@ def _norms(sizes: Sizes) -> list[Case]:
         x, added, grad, into = _random(device, dtype, *[(tokens, n)] * 4)
         return x, added, grad, into, 1 + _random(device, dtype, (n,))[0] / 4
 
-    def passes(norm: Callable[..., Any], norm_backward: Callable[..., None]) -> dict[str, Callable[..., Tensors]]:
+    def passes(norm: Callable[..., Any], norm_backward: Callable[..., None]) -> Passes:
         def sum_and_norm(x: Tensor, added: Tensor, grad: Tensor, into: Tensor, weight: Tensor) -> Tensors:
             return *norm(x, weight, EPS, add=added), x
 
@@ -85,11 +87,7 @@ def _norms(sizes: Sizes) -> list[Case]:
 
     ours = passes(rms_norm.rms_norm, rms_norm.rms_norm_backward)
     plain = passes(rms_norm.rms_norm_reference, rms_norm.rms_norm_backward_reference)
-    traffic = rms_norm.traffic(n, sizes.itemsize)
-    return [
-        Case("rms_norm", what, sizes.model, tokens, "token", traffic[what], make, ours[what], plain[what])
-        for what in ours
-    ]
+    return _by_pass("rms_norm", sizes, rms_norm.traffic(n, sizes.itemsize), make, ours, plain)
 
 
 def _ropes(sizes: Sizes) -> list[Case]:
@@ -103,7 +101,7 @@ def _ropes(sizes: Sizes) -> list[Case]:
         angles = torch.rand(tokens, head_dim // 2, device=device)
         return q, k, to_q, to_k, angles.cos().to(dtype), angles.sin().to(dtype)
 
-    def passes(rotate: Callable[..., None]) -> dict[str, Callable[..., Tensors]]:
+    def passes(rotate: Callable[..., None]) -> Passes:
         def forward(q: Tensor, k: Tensor, to_q: Tensor, to_k: Tensor, cos: Tensor, sin: Tensor) -> Tensors:
             rotate((q, k), cos, sin)
             return q, k
@@ -115,10 +113,7 @@ def _ropes(sizes: Sizes) -> list[Case]:
         return {"forward": forward, "backward": backward}
 
     ours, plain = passes(rope.rope), passes(rope.rope_reference)
-    traffic = rope.traffic(heads, kv_heads, head_dim, sizes.itemsize)
-    return [
-        Case("rope", what, sizes.model, tokens, "token", traffic[what], make, ours[what], plain[what]) for what in ours
-    ]
+    return _by_pass("rope", sizes, rope.traffic(heads, kv_heads, head_dim, sizes.itemsize), make, ours, plain)
 
 
 def _swiglus(sizes: Sizes) -> list[Case]:
@@ -128,7 +123,7 @@ def _swiglus(sizes: Sizes) -> list[Case]:
         gate_up, grad = _random(device, dtype, (tokens, 2 * n), (tokens, n))
         return *gate_up.chunk(2, -1), grad
 
-    def passes(activate: Callable[..., Tensor], gradient: Callable[..., None]) -> dict[str, Callable[..., Tensors]]:
+    def passes(activate: Callable[..., Tensor], gradient: Callable[..., None]) -> Passes:
         def backward(gate: Tensor, up: Tensor, grad: Tensor) -> Tensors:
             gradient(grad, gate, up)
             return gate, up
@@ -137,11 +132,7 @@ def _swiglus(sizes: Sizes) -> list[Case]:
 
     ours = passes(swiglu.swiglu, swiglu.swiglu_backward)
     plain = passes(swiglu.swiglu_reference, swiglu.swiglu_backward_reference)
-    traffic = swiglu.traffic(n, sizes.itemsize)
-    return [
-        Case("swiglu", what, sizes.model, tokens, "token", traffic[what], make, ours[what], plain[what])
-        for what in ours
-    ]
+    return _by_pass("swiglu", sizes, swiglu.traffic(n, sizes.itemsize), make, ours, plain)
 
 
 def _cross_entropies(sizes: Sizes) -> list[Case]:
@@ -192,6 +183,16 @@ def _unpacking(sizes: Sizes) -> Case:
 
     what, weights = "double quantization", shape[0] * shape[1]
     return Case("nf4", what, sizes.model, weights, "weight", nf4.traffic(sizes.itemsize)[what], make, ours, plain)
+
+
+def _by_pass(
+    kernel: str, sizes: Sizes, traffic: Mapping[str, Traffic], make: Make, ours: Passes, plain: Passes
+) -> list[Case]:
+    """Return a case for each pass of a kernel over all tokens."""
+    return [
+        Case(kernel, what, sizes.model, sizes.tokens, "token", traffic[what], make, ours[what], plain[what])
+        for what in ours
+    ]
 
 
 def _random(device: torch.device, dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[Tensor]:
