@@ -41,11 +41,11 @@ NUMBERS = {
 
 class SettingsConflict(ValueError):
     """Settings that are valid one by one, but not together. A validator of a section raises it; ``keys`` are the
-    settings concerned, as seen from that section."""
+    settings concerned, as seen from that section. If one of them is to be named before the problem, it is ``at``."""
 
-    def __init__(self, problem: str, *keys: str) -> None:
-        self.keys = keys
-        super().__init__(problem)
+    def __init__(self, problem: str, *keys: str, at: str = "") -> None:
+        self.keys, self.at, self.problem = keys, at, problem
+        super().__init__(f"{at}: {problem}" if at else problem)
 
 
 DEEPEST = 1_000

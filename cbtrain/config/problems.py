@@ -44,7 +44,11 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> Problem:
         return Problem(key, text, (key,), "Name one, or take a preset, which brings one (`cbtrain providers list`).")
     cause = first.get("ctx", {}).get("error")
     section = at if is_section else at[:-1]
-    causes = [_dotted([*section, name]) for name in cause.keys] if isinstance(cause, SettingsConflict) else [key]
+    causes = [key]
+    if isinstance(cause, SettingsConflict):
+        causes = [_dotted([*section, name]) for name in cause.keys]
+        if cause.at:
+            key, text = _dotted([*section, cause.at]), cause.problem
     return Problem(key, text, tuple(causes), _hint(first, key, text, got))
 
 

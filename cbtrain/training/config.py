@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cbtrain.errors import nearest
 from cbtrain.model.config import LoraConfig
-from cbtrain.model.methods import LORA, method_named
+from cbtrain.model.method_presets import PRESETS, without_preset
+from cbtrain.model.methods import LORA, OURS, known_methods, method_named
 from cbtrain.settings import SettingsConflict, renamed
 from cbtrain.text.faults import fault_of
 from cbtrain.tokens.config import Supervise
@@ -28,7 +30,11 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    method: str = Field("lora", description="lora: an adapter on frozen weights; full: all weights; or another method")
+    method: str = Field(
+        "lora",
+        description=f"how weights are trained: {', '.join(method.name for method in OURS)}, or a method of another "
+        f"package; {', '.join(PRESETS)} stand for settings of lora (docs/methods.md)",
+    )
     lora: LoraConfig = Field(default_factory=LoraConfig)
     options: dict[str, Any] = Field(default_factory=dict, description="settings of a method that is not lora")
     supervise: Supervise | None = Field(
@@ -81,10 +87,17 @@ class StageConfig(BaseModel):
     patience: int = Field(3, ge=1, description="validations without improvement after which training stops")
     seed: int = Field(0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_preset(cls, given: Any) -> Any:
+        return without_preset(given) if isinstance(given, dict) else given
+
     @field_validator("method")
     @classmethod
     def _known(cls, name: str) -> str:
-        return method_named(name).name
+        if name not in known_methods():
+            raise ValueError(f"unknown method {name!r}. {nearest(name, (*known_methods(), *PRESETS))}")
+        return name
 
     @model_validator(mode="after")
     def _options_of_method(self) -> StageConfig:
@@ -93,12 +106,15 @@ class StageConfig(BaseModel):
             if self.options:
                 raise SettingsConflict("the settings of method lora are lora.*", "options", "method")
             return self
+        settings = method_named(self.method).settings
         try:
-            self.options = method_named(self.method).settings.model_validate(self.options).model_dump(mode="json")
+            self.options = settings.model_validate(self.options).model_dump(mode="json")
         except ValidationError as error:
             fault, *_ = error.errors()
-            key = ".".join(("options", *map(str, fault["loc"])))
-            raise SettingsConflict(f"{key}: {fault_of(fault)}", key, "method") from None
+            key, text = ".".join(("options", *map(str, fault["loc"]))), fault_of(fault)
+            if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
+                text = f"{text}. {nearest(str(fault['loc'][0]), settings.model_fields)}"
+            raise SettingsConflict(text, key, "method", at=key) from None
         return self
 
     @model_validator(mode="after")

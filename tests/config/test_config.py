@@ -53,7 +53,7 @@ def test_a_named_model_takes_the_learning_rate_of_real_models():
         ("seed: !!bool maybe", r"malformed YAML \(a value does not fit its tag"),
         ("seed: !!int ''", r"malformed YAML \(a value does not fit its tag"),
         ("{1: a, 0x1: b}", r"malformed YAML \(key '0x1' comes twice"),
-        ("base:\n  method: hole", "base.method: unknown method 'hole'. Known: full, "),
+        ("base:\n  method: hole", "base.method: unknown method 'hole'. Known: dora, full, "),
     ],
 )
 def test_bad_configs_are_one_clear_line(tmp_path, text, message):
