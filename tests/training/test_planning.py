@@ -17,6 +17,7 @@ from cbtrain.errors import UserError
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.fused.levels import LEVELS, levels_of, mixtures
 from cbtrain.model.linears.formats import WeightFormat
+from cbtrain.model.method_settings import HalfConfig, HypLoraConfig
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
@@ -33,7 +34,7 @@ from cbtrain.training.planning.plan import PlannedStage, plan_stage
 from cbtrain.training.planning.random_model import random_decoder
 from cbtrain.training.planning.scenario import Scenario
 from cbtrain.training.planning.static_memory import predict_static_memory, static_tensor_sizes
-from cbtrain.training.planning.timing import estimate_time, measure_times
+from cbtrain.training.planning.timing import Trained, estimate_time, measure_times
 from cbtrain.training.planning.trace import trace
 from cbtrain.training.planning.workload import PackShape, Workload, largest
 
@@ -86,6 +87,10 @@ CASES = {
     "full bf16, accumulating": scenario("bf16", FullConfig(), accumulates=True),
     "full, accumulating": scenario(adapter=FullConfig(), accumulates=True),
     "lora, accumulating": scenario(accumulates=True),
+    "half": scenario(adapter=HalfConfig()),
+    "half bf16, recomputed": scenario("bf16", HalfConfig(), activation_checkpointing="full"),
+    "hyplora": scenario(adapter=HypLoraConfig(rank=4)),
+    "hyplora nf4": scenario("nf4", HypLoraConfig(rank=4)),
     "window": scenario(architecture=replace(ARCHITECTURE, sliding_window=32)),
     "qwen": scenario(architecture=replace(ARCHITECTURE, qkv_bias=True, qk_norm=True, tied_embeddings=False)),
 }
@@ -100,7 +105,9 @@ def test_the_meta_decoder_allocates_what_the_decoder_does(name):
     assert found.peak == pytest.approx(peak, rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["lora", "dora", "bf16", "nf4", "full", "full bf16", "head trained"])
+@pytest.mark.parametrize(
+    "name", ["lora", "dora", "bf16", "nf4", "full", "full bf16", "head trained", "half", "hyplora"]
+)
 def test_what_is_held_is_counted_as_the_engine_does(name):
     case, pack = CASES[name], SHAPE.pack(ARCHITECTURE.vocabulary)
     decoder = random_decoder(case, CPU)
@@ -200,12 +207,18 @@ def test_masks_of_a_window_decide_which_pack_is_the_largest():
 
 
 def test_time_is_measured_on_few_layers_and_estimated_elsewhere():
-    for found in measure_times(scenario(), SHAPE, CPU):
-        assert found.micro_batch > 0
-        assert found.step > 0
+    somewhere = HypLoraConfig(rank=4, layers=[4], targets=["layers.4.mlp.up_proj"])
+    for adapter in (LoraConfig(rank=4), somewhere):
+        for found in measure_times(scenario(adapter=adapter), SHAPE, CPU):
+            assert found.micro_batch > 0
+            assert found.step > 0
     h100, l4 = (other_machine(name).gpu for name in ("h100", "L4"))
-    times = [estimate_time(scenario("bf16"), SHAPE, 1000, gpu).micro_batch for gpu in (h100, l4)]
-    assert times[1] / times[0] == pytest.approx(989 / 121)
+    times = [
+        [estimate_time(case, SHAPE, Trained.of(meta_decoder(case), case), gpu).micro_batch for gpu in (h100, l4)]
+        for case in (scenario("bf16"), scenario("bf16", FullConfig()), scenario("bf16", HalfConfig()))
+    ]
+    assert times[0][1] / times[0][0] == pytest.approx(989 / 121)
+    assert times[0][0] < times[2][0] < times[1][0]  # half fine-tuning computes gradients of one half
 
 
 TWO_LAYERS = replace(ARCHITECTURE, layers=2)

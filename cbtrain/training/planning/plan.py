@@ -15,7 +15,7 @@ from cbtrain.training.planning.fitting import fit_levels, predicted, worst_pack
 from cbtrain.training.planning.machine import Machine
 from cbtrain.training.planning.meta_model import meta_decoder
 from cbtrain.training.planning.scenario import Scenario
-from cbtrain.training.planning.timing import Timing, estimate_time, flops_of, measure_times
+from cbtrain.training.planning.timing import Timing, Trained, estimate_time, flops_of, measure_times
 from cbtrain.training.planning.workload import PackShape, Workload
 
 CHOICES = ("auto", *LEVELS)
@@ -152,7 +152,7 @@ class _Clock:
     ) -> None:
         self.machine, self.device, self.tell, self.name = machine, device, tell, stage.name
         self.stage = stage
-        self.trained = sum(p.numel() for p in meta_decoder(stage.scenario).trainable_parameters().values())
+        self.trained = Trained.of(meta_decoder(stage.scenario), stage.scenario)
         packs = stage.workload.packs()
         self.shape = worst_pack(stage.scenario, packs, "none")
         self.timings: dict[str, Timing] = {}

@@ -6,10 +6,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from cbtrain.model.config import LoraConfig
+from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.levels import LEVELS
 from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.engine import TrainingEngine
@@ -47,11 +48,30 @@ class Timing:
     how: str
 
 
-def flops_of(scenario: Scenario, shape: PackShape, adapter: int) -> Flops:
-    """Return the FLOPs of one micro-batch; ``adapter`` counts the trained parameters."""
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What is trained: the number of an adapter's ``parameters``, or the ``share`` of the base's linears."""
+
+    parameters: int = 0
+    share: float = 1.0
+
+    @classmethod
+    def of(cls, decoder: Decoder, scenario: Scenario) -> Trained:
+        """Return what ``scenario`` trains of ``decoder``, which may be on the meta device."""
+        if scenario.full:
+            return cls(share=decoder.trained_share)
+        return cls(sum(parameter.numel() for parameter in decoder.trainable_parameters().values()))
+
+
+BASE_ALONE = Trained()
+
+
+def flops_of(scenario: Scenario, shape: PackShape, trained: Trained) -> Flops:
+    """Return the FLOPs of one micro-batch."""
     training = Training(
-        adapter=adapter,
+        adapter=trained.parameters,
         full=scenario.full,
+        share=trained.share,
         activation_checkpointing=scenario.activation_checkpointing,
         fused=scenario.fused,
         pruned=scenario.savings.pruned,
@@ -59,10 +79,10 @@ def flops_of(scenario: Scenario, shape: PackShape, adapter: int) -> Flops:
     return micro_batch_flops(scenario.architecture, shape.cu_seqlens, shape.supervised, training)
 
 
-def estimate_time(scenario: Scenario, shape: PackShape, adapter: int, gpu: Gpu) -> Timing:
+def estimate_time(scenario: Scenario, shape: PackShape, trained: Trained, gpu: Gpu) -> Timing:
     """Return the time on a GPU that is not here: FLOPs ÷ an assumed share of its data sheet's peak."""
     peak = 1e12 * (gpu.bf16 if scenario.compute == torch.bfloat16 else gpu.fp32)
-    seconds = flops_of(scenario, shape, adapter).hardware / (ASSUMED_SHARE * peak)
+    seconds = flops_of(scenario, shape, trained).hardware / (ASSUMED_SHARE * peak)
     return Timing(seconds, 0.0, f"estimated at {ASSUMED_SHARE:.0%} of the data sheet's peak")
 
 
@@ -141,9 +161,12 @@ class _Timed:
 
 def _shallow(scenario: Scenario, layers: int, vocabulary: int) -> Scenario:
     """Return ``scenario`` with few layers, all of which are adapted."""
-    adapter = scenario.adapter
-    if isinstance(adapter, LoraConfig):
-        adapter = adapter.model_copy(update={"layers": None})
+    adapter, anywhere = scenario.adapter, dict[str, Any]()
+    if "layers" in type(adapter).model_fields:
+        anywhere["layers"] = None
+    if "targets" in type(adapter).model_fields:
+        anywhere["targets"] = sorted({target.rpartition(".")[2] for target in adapter.targets})  # type: ignore[attr-defined]
+    adapter = adapter.model_copy(update=anywhere)
     architecture = replace(scenario.architecture, layers=layers, vocabulary=vocabulary)
     return replace(scenario, architecture=architecture, adapter=adapter)
 
@@ -159,13 +182,13 @@ def _parts(scenario: Scenario, shape: PackShape) -> tuple[float, float]:
     """Return the FLOPs of one layer and of the head."""
     one_layer = replace(scenario, architecture=replace(scenario.architecture, layers=1))
     no_layers = replace(scenario, architecture=replace(scenario.architecture, layers=0))
-    head = flops_of(no_layers, shape, 0).hardware
-    return flops_of(one_layer, shape, 0).hardware - head, head
+    head = flops_of(no_layers, shape, BASE_ALONE).hardware
+    return flops_of(one_layer, shape, BASE_ALONE).hardware - head, head
 
 
 def _affordable(scenario: Scenario, shape: PackShape, device: torch.device) -> float:
     """Return the share of the pack that the deeper decoder processes within :data:`LONGEST`, at the speed of a matrix
     product."""
     rate = measured_flops(device, scenario.compute)
-    needed = flops_of(_shallow(scenario, LAYERS[-1], scenario.architecture.vocabulary), shape, 0).hardware
+    needed = flops_of(_shallow(scenario, LAYERS[-1], scenario.architecture.vocabulary), shape, BASE_ALONE).hardware
     return min(1.0, LONGEST * rate / needed)
