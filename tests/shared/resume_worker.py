@@ -13,8 +13,8 @@ from tiny_architecture import TINY
 
 from cbtrain.errors import Stopped
 from cbtrain.model.adapters.methods import AdapterFiles, inject
-from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.methods import method_of
 from cbtrain.tokens.document import Document
 from cbtrain.training import distributed
 from cbtrain.training.checkpoints.checkpoint import PlainFiles
@@ -40,13 +40,11 @@ def main(arguments):
     distributed.join(5)
     made = Decoder(TINY)
     initialize(made, 0)
-    full = settings.get("method") == "full"
-    inject(made, FullConfig() if full else LoraConfig(rank=3, alpha=6, dropout=0.1), seed=1)
     pause = settings.get("pause", 0.0)
     made.norm.register_forward_pre_hook(lambda module, inputs: time.sleep(pause if module.training else 0))
     config = StageConfig(
         **{
-            "method": "full" if full else "lora",
+            "lora": {"rank": 3, "alpha": 6, "dropout": 0.1},
             "learning_rate": 1e-2,
             "pack_tokens": 64,
             "packs_per_step": 2,
@@ -57,12 +55,13 @@ def main(arguments):
             **settings.get("config", {}),
         }
     )
+    inject(made, config.adapter, seed=1)
     runtime = RuntimeConfig(
         checkpoints=CheckpointConfig(**settings.get("checkpoints", {"every_steps": 1, "keep_last": 3})),
         **settings.get("runtime", {}),
     )
     folder = Path(settings["folder"])
-    files = PlainFiles() if full else AdapterFiles(made, base="tiny")
+    files = PlainFiles() if method_of(config.adapter).trains_base else AdapterFiles(made, base="tiny")
     save, slow, failing = files.save, settings.get("slow_writing", 0.0), settings.get("fail_writing_after")
 
     def slowly(folder, values):
