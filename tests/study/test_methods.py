@@ -86,6 +86,75 @@ def test_a_method_of_another_package_goes_through_the_whole_study(tmp_path):
     assert "unknown method 'ia3'" in without.stderr
 
 
+OF_METHODS = {
+    "lora": [],
+    "rslora": [],
+    "full": ["therapist.learning_rate=1e-3"],
+    "half": ["therapist.options.round=1", "therapist.learning_rate=1e-3"],
+    "hyplora": ["therapist.options.rank=8", "therapist.options.dropout=0.05"],
+}
+"""Settings of each method beside its name."""
+
+WHOLE = ("full", "half")
+"""What is saved is a whole model."""
+
+UNMERGED = {
+    "hyplora": "its update is not linear in the input, so no weight can hold it",
+    **{name: "this is already a whole model. Use the folder as it is." for name in WHOLE},
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A base model that every method fine-tunes."""
+    folder = tmp_path_factory.mktemp("base")
+    settings = ["base.token_budget=20000", "therapist.token_budget=1000", "training.speakers=[therapist]"]
+    done = cbtrain("train", "--config", "quick", "--out", "run", *settings, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run" / "base"
+
+
+def go_all_the_way(method, base, folder, *settings):
+    """Train, evaluate, report and merge with ``method``; return its part of the study's summary."""
+    settings = [f"model.path={base}", f"therapist.method={method}", *OF_METHODS[method], *settings]
+    done = cbtrain("run", "--config", "quick", "--out", "run", *settings, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "run" / "report.json").read_text())
+    assert report["perplexity"]["mean_change_percent"] < 1
+    merged = cbtrain("merge", "--model", base, "--adapter", "run/therapist", "--out", "merged", cwd=folder)
+    if reason := UNMERGED.get(method):
+        assert (merged.returncode, merged.stderr.count("\n")) == (2, 1)
+        assert reason in merged.stderr
+    else:
+        assert merged.returncode == 0, merged.stderr
+    if method not in UNMERGED or method in WHOLE:
+        AutoModelForCausalLM.from_pretrained(folder / ("run/therapist" if method in WHOLE else "merged"))
+    summaries = json.loads((folder / "run" / "study.json").read_text())["training"]
+    return next(summary for summary in summaries if summary["name"] == "therapist")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["half", "hyplora", "rslora"])  # the others go this way above and elsewhere
+def test_a_method_goes_through_the_whole_study_in_small_steps(method, base, tmp_path):
+    few = ["therapist.token_budget=3000", "patient.token_budget=1000", "therapist.validation_tokens=1000"]
+    few += [
+        "patient.validation_tokens=1000",
+        "evaluation.max_patients=1",
+        "evaluation.seeds=1",
+        "evaluation.max_turns=2",
+        "evaluation.max_failures=1",
+    ]
+    summary = go_all_the_way(method, base, tmp_path, *few)
+    assert summary["method"] == ("lora" if method == "rslora" else method)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("method", OF_METHODS)
+def test_a_method_goes_through_the_whole_study(method, base, tmp_path):
+    summary = go_all_the_way(method, base, tmp_path)
+    assert summary["validation_best"] < summary["validation_before"]
+
+
 @pytest.mark.slow
 def test_nf4(tmp_path):
     done = cbtrain("run", "--config", "quick", "--out", "run", "model.weights=nf4", *SMALL, cwd=tmp_path)
