@@ -100,7 +100,7 @@ WHOLE = ("full", "half")
 
 UNMERGED = {
     "hyplora": "its update is not linear in the input, so no weight can hold it",
-    **{name: "this is already a whole model. Use the folder as it is." for name in WHOLE},
+    **dict.fromkeys(WHOLE, "this is already a whole model. Use the folder as it is."),
 }
 
 
