@@ -27,6 +27,7 @@ setup(
         "cbtrain": ["py.typed"],
         "cbtrain.transcripts": ["sample/*"],
         "cbtrain.tokens": ["templates/*.jinja"],
+        "cbtrain.tasks": ["*/*.json"],
         "cbtrain.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml"],
         "cbtrain.eval": [f"{room}/*.{kind}" for room in ("report", "human_rating") for kind in ("html", "css", "js")],
     },

@@ -35,6 +35,7 @@ from cbtrain.cli import (
     show,
     sweep,
     synthesize,
+    task,
     train,
     watch,
 )
@@ -50,6 +51,7 @@ GROUPS = {
     "run a study": (run, train, sweep, evaluate, watch, show, plan),
     "corpora and patients": (corpus, synthesize, patients),
     "models": (model, serve, chat),
+    "tasks to compare methods": (task,),
     "scores and people": (judge, rubric, rate, rate_forms, analyze, compare, power),
     "settings and this machine": (config, providers, doctor, completion),
 }

@@ -1,0 +1,1 @@
+"""Train and evaluate a model on the task entity-matching."""

@@ -1,0 +1,1 @@
+"""Tasks with an exact measure, on which methods of fine-tuning can be compared."""

@@ -1,0 +1,1 @@
+"""Entity matching: do two records describe the same product? Yes or No."""
