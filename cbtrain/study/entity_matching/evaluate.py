@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cbtrain.errors import UserError
@@ -55,7 +56,22 @@ class Asked:
         stop = tuple(self.renderer.format.stop_strings)
         requests = [Request(ids, GREEDY, 0, stop=stop) for ids in prompts]
         for first in range(0, len(requests), BLOCK):
-            yield [completion.text for completion in engine.generate(requests[first : first + BLOCK])]
+            with _as_it_is(self.decoder):
+                completions = engine.generate(requests[first : first + BLOCK])
+            yield [completion.text for completion in completions]
+
+
+@contextmanager
+def _as_it_is(decoder: Decoder) -> Iterator[None]:
+    """Inside, ``decoder`` passes for one without an adapter, which the engine wants: its adapter's modules stay in
+    their places and compute, and none is mounted beside them."""
+    adapter, training = decoder.adapter, decoder.training
+    decoder.eval().adapter = None
+    try:
+        yield
+    finally:
+        decoder.adapter = adapter
+        decoder.train(training)
 
 
 def evaluate_matching(

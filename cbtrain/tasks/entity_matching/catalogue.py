@@ -32,8 +32,8 @@ COLOURS = {
 }
 """Colours, each with its spellings."""
 
-PREFIXES = [first + second for first in "BCDFGHKLMNPRSTVWXZ" for second in "AEKLRSTXZ" if first != second]
-"""Letters at the beginning of a model's number."""
+PREFIXES = [first + second for first in "BCDFGKLNPRSTVWXZ" for second in "AEKLRSTXZ" if first != second]
+"""Letters at the beginning of a model's number. No unit is among them: ``ml 240`` is no model."""
 
 CODES = [*range(100, 1000, 10), *range(1000, 10_000, 500)]
 
