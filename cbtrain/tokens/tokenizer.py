@@ -91,11 +91,33 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, max_positions: int) -> Any:
     """Return a new byte-level BPE tokenizer of at most ``vocabulary`` entries, with the tiny models' chat template."""
+    from tokenizers import pre_tokenizers
+
+    return _trained(pre_tokenizers.ByteLevel(add_prefix_space=False), None, texts, vocabulary, max_positions)
+
+
+def train_word_tokenizer(texts: Iterable[str], vocabulary: int, max_positions: int) -> Any:
+    """Return :func:`train_tokenizer`, but of texts in small letters without spaces, in which letters and digits are
+    never one token: equal words are equal tokens wherever they stand. What it decodes has neither capitals nor
+    spaces."""
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    words = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}+|[^\s\p{L}\p{N}]+"), "removed", invert=True)
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces = pre_tokenizers.Sequence([words, as_bytes])
+    return _trained(pieces, normalizers.Lowercase(), texts, vocabulary, max_positions)
+
+
+def _trained(pieces: Any, normalizer: Any, texts: Iterable[str], vocabulary: int, max_positions: int) -> Any:
+    """Return a byte-level BPE tokenizer trained on ``texts``, which ``normalizer`` (None: nothing) changes and
+    ``pieces`` splits before."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.pre_tokenizer = pieces
+    if normalizer is not None:
+        bpe.normalizer = normalizer
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,

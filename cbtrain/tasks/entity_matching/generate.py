@@ -85,8 +85,8 @@ def _part(
     pairs: list[Pair] = []
     while len(pairs) < size:
         kind = kinds[len(pairs)]
-        left, right = _products(kind, families, random)
-        titles = _titles(left, right, random)
+        left, right = two_products(kind, families, random)
+        titles = titles_of(left, right, random)
         if titles in seen or titles[0] == titles[1]:
             continue
         seen.add(titles)
@@ -95,7 +95,8 @@ def _part(
     return pairs
 
 
-def _products(kind: str, families: Sequence[Family], random: Random) -> tuple[Product, Product]:
+def two_products(kind: str, families: Sequence[Family], random: Random) -> tuple[Product, Product]:
+    """Return the products of a pair: ``same``, ``hard`` (two of one family) or ``easy`` (of two families)."""
     family = random.choice(families)
     left = random.choice(family)
     if kind == "same":
@@ -111,7 +112,7 @@ def _drawn(families: Sequence[Family], random: Random) -> list[Family]:
     return random.sample(families, 2)
 
 
-def _titles(left: Product, right: Product, random: Random) -> tuple[str, str]:
+def titles_of(left: Product, right: Product, random: Random) -> tuple[str, str]:
     """Return a title of each. Where the two differ, one of the differences is written in both."""
     shown = left.differs_in(right)
     if shown:

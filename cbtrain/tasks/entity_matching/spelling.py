@@ -20,13 +20,18 @@ def title_of(product: Product, shown: Collection[str], random: Random) -> str:
 
     A typo never touches what has digits: a title says nothing wrong.
     """
-    parts = [(name, _written(product, name, random)) for name in _kept(product, shown, random)]
+    parts = [(name, written(product, name, random)) for name in _kept(product, shown, random)]
     if random.random() < TURNED:
         random.shuffle(parts)
     words = " ".join(text for _, text in parts).split(" ")
     if random.random() < TYPO:
         _misspell(words, random)
-    title, manner = " ".join(words), random.random()
+    return recased(" ".join(words), random)
+
+
+def recased(title: str, random: Random) -> str:
+    """Return ``title`` in capitals, in small letters, or as it is."""
+    manner = random.random()
     if manner < UPPER:
         return title.upper()
     return title.lower() if manner < UPPER + LOWER else title
@@ -43,7 +48,8 @@ def _kept(product: Product, shown: Collection[str], random: Random) -> list[str]
     return kept
 
 
-def _written(product: Product, name: str, random: Random) -> str:
+def written(product: Product, name: str, random: Random) -> str:
+    """Return one property of ``product`` as a merchant writes it; a size is named by its unit."""
     if name == "code":
         letters, number = product.code
         return f"{letters}{random.choice(('', '', '-', ' '))}{number}"

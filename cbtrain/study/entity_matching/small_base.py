@@ -1,0 +1,128 @@
+"""Make a small base model that can read invented products and compare them, from nothing, in minutes on a CPU.
+
+A random base cannot be adapted by a few numbers beside its weights: nothing in it compares words. This one has
+learnt to, on goods and brands that are not the task's, by a question of another form. It is for comparing methods, and
+knows no language.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from cbtrain.config.layers import MergedSettings
+from cbtrain.config.schema import StudyConfig
+from cbtrain.config.sources import Layer, read_layers
+from cbtrain.console import say
+from cbtrain.errors import UserError
+from cbtrain.files import seal, write_atomic, written_together
+from cbtrain.model.decoder import Decoder, initialize
+from cbtrain.model.weights.saving import llama_config, save_decoder
+from cbtrain.study.entity_matching.identity_heads import add_identity_heads
+from cbtrain.study.entity_matching.settings import TASKS
+from cbtrain.study.pipeline import set_up
+from cbtrain.study.run_files import SUMMARY
+from cbtrain.study.stages import tiny_architecture
+from cbtrain.tasks.entity_matching.generate import generate_pairs
+from cbtrain.tasks.entity_matching.lessons import LIST, Lesson, make_lessons
+from cbtrain.tasks.entity_matching.prompts import PROMPTS
+from cbtrain.tokens.chat import ChatRenderer
+from cbtrain.tokens.dialogue import Message, SpokenTurn
+from cbtrain.tokens.document import Document, trimmed
+from cbtrain.tokens.loss_mask import Span
+from cbtrain.tokens.tokenizer import save_tokenizer, train_word_tokenizer
+from cbtrain.training.loop import train
+from cbtrain.training.stage import Stage
+
+LESSONS, HELD_OUT = 40_000, 600
+"""Lessons to train and to validate on; the token budget decides how many are used."""
+
+HELD_OUT_SEED = 1_000_000
+"""Added to the seed for the lessons to validate on."""
+
+TITLE_WEIGHT = 0.1
+"""Weight in the loss of the words of titles, beside 1 of answers."""
+
+TOKENIZED = 2000
+"""Pairs of the task's goods, and as many of the lessons, by whose words the tokenizer is trained."""
+
+
+def small_base_config(seed: int, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Return the shipped settings with ``seed`` and ``overrides`` (``key=value``). Raises UserError on wrong ones."""
+    settings = MergedSettings(StudyConfig)
+    for layer in read_layers("small-base", TASKS):
+        settings.add(layer)
+    settings.add(Layer("--seed", {"seed": seed, "base": {"seed": seed}}))
+    settings.override(overrides)
+    config = settings.validated()
+    if config.tiny.heads != config.tiny.kv_heads:
+        hint = f"Set tiny.kv_heads={config.tiny.heads}."
+        raise UserError("heads that compare words need a key head each", where="tiny.kv_heads", hint=hint)
+    return config
+
+
+def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Train the small base model of ``seed`` and write it, with its tokenizer, to ``out``. Return the summary, which is
+    ``out/training/summary.json``. An interrupted training in ``out`` continues.
+
+    ``overrides`` are settings of ``tiny``, ``base`` and ``training`` over the shipped ones. Raises UserError on
+    settings that cannot be used, and if there is a model in ``out``.
+    """
+    config = small_base_config(seed, overrides)
+    set_up(config)
+    if (out / "config.json").exists():
+        raise UserError("a model is here already", where=out, hint="Choose another --out.")
+    tokenizer = small_tokenizer(config)
+    renderer = ChatRenderer(tokenizer)
+    documents = [_document(lesson, str(n), renderer) for n, lesson in enumerate(make_lessons(LESSONS, seed))]
+    held_out = [lesson for lesson in make_lessons(HELD_OUT, seed + HELD_OUT_SEED) if lesson.kind != LIST]
+    decoder = Decoder(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
+    initialize(decoder, seed)
+    add_identity_heads(decoder, seed)
+    stage = Stage(
+        name="base",
+        decoder=decoder,
+        documents=documents,
+        validation=[_document(lesson, f"v{n}", renderer, titles=0.0) for n, lesson in enumerate(held_out)],
+        settings=config.base,
+        folder=out / "training",
+        runtime=config.training,
+        groups=[lesson.kind for lesson in held_out],
+    )
+    result, _ = train(stage, console)
+    summary = result.as_dict()
+    with written_together(out) as temporary:
+        ids = {"bos_id": tokenizer.bos_token_id, "eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
+        save_decoder(decoder, temporary, llama_config(decoder.architecture, **ids))
+        save_tokenizer(tokenizer, temporary)
+    write_atomic(out / "training" / SUMMARY, json.dumps(seal(summary), indent=2) + "\n")
+    say(console, f"{result.parameters:,} parameters, {result.tokens:,} tokens, {result.seconds:.0f} s")
+    return summary
+
+
+def small_tokenizer(config: StudyConfig) -> Any:
+    """Return a tokenizer of words in small letters, of the task's goods too: it is not what is compared."""
+    lessons = make_lessons(TOKENIZED, config.seed)
+    pairs = generate_pairs(TOKENIZED, config.seed)["train"]
+    texts = [f"{lesson.question} {lesson.answer}" for lesson in lessons]
+    texts += [title for pair in pairs for title in (pair.left, pair.right)]
+    texts += list(PROMPTS.values()) * 50
+    return train_word_tokenizer(texts, config.tiny.vocabulary, config.tiny.max_positions)
+
+
+def _document(lesson: Lesson, name: str, renderer: ChatRenderer, *, titles: float = TITLE_WEIGHT) -> Document:
+    """Return the chat of ``lesson``; its question has the weight ``titles`` in the loss."""
+    turn = SpokenTurn(name, 1, (Span(0, len(lesson.answer), 1.0),))
+    messages = [Message("user", lesson.question), Message("assistant", lesson.answer, (turn,))]
+    rendering = renderer.render(messages, name)
+    answer = rendering.loss_weights > 0
+    # The words of a list are as hard to guess as those of a question: they count as much.
+    counted = np.float32(TITLE_WEIGHT if lesson.kind == LIST else 1.0)
+    weights = np.where(answer, counted, np.float32(titles)).astype(np.float32)
+    weights[0] = 0.0  # nothing comes before the first token
+    return trimmed(name, rendering.ids, weights)

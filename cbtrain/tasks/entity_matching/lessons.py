@@ -1,0 +1,71 @@
+"""What a small base model learns before the task: to read titles of products, and to compare them.
+
+Goods and brands are others than the task's, and the question has another form: two titles and nothing else. Three
+kinds of lessons: titles of one product, by which copying between titles is learnt; pairs of a few words, by which
+comparing is; and whole pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from cbtrain.tasks.entity_matching.catalogue import UNITS, Family, Product, make_families
+from cbtrain.tasks.entity_matching.generate import OTHERS, titles_of, two_products
+from cbtrain.tasks.entity_matching.pair import LABELS
+from cbtrain.tasks.entity_matching.spelling import recased, title_of, written
+
+BETWEEN = " / "
+"""Between two titles."""
+
+LIST, WORDS, WHOLE = "list", "words", "whole"
+SHARES = {LIST: 0.1, WORDS: 0.5, WHOLE: 0.4}
+"""Kinds of lessons and their shares."""
+
+ORDER = ("brand", "line", "code", "kind", *UNITS, "colour")
+
+LISTED = 3
+"""Titles in a list."""
+
+LESSONS_PER_FAMILY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A question and its answer; a list is an answer alone, to the question ``list``."""
+
+    kind: str
+    question: str
+    answer: str
+
+
+def make_lessons(count: int, seed: int) -> list[Lesson]:
+    """Return ``count`` lessons in random order, equal for equal ``seed``."""
+    random = Random(seed)
+    families = make_families(max(4, count // LESSONS_PER_FAMILY), OTHERS.kinds, OTHERS.brands, random)
+    kinds = random.choices(list(SHARES), list(SHARES.values()), k=count)
+    return [_lesson(kind, families, random) for kind in kinds]
+
+
+def _lesson(kind: str, families: list[Family], random: Random) -> Lesson:
+    if kind == LIST:
+        product = random.choice(random.choice(families))
+        return Lesson(kind, LIST, BETWEEN.join(title_of(product, ("code",), random) for _ in range(LISTED)))
+    same = random.random() < 0.5
+    left, right = two_products("same" if same else random.choice(("hard", "hard", "easy")), families, random)
+    titles = titles_of(left, right, random) if kind == WHOLE else _words(left, right, random)
+    return Lesson(kind, BETWEEN.join(titles), LABELS[int(same)])
+
+
+def _words(left: Product, right: Product, random: Random) -> tuple[str, str]:
+    """Return a few words on each: one property of both, in which they differ if they differ in any, and up to two
+    more."""
+    units = [unit for unit, _ in left.sizes]
+    name = random.choice(left.differs_in(right) or ["brand", "line", "code", "code", "colour", *units])
+    return _few(left, name, random), _few(right, name, random)
+
+
+def _few(product: Product, name: str, random: Random) -> str:
+    names = ["brand", "line", "code", "kind", "colour", *(unit for unit, _ in product.sizes)]
+    shown = {name, *random.sample(names, random.choice((0, 0, 1, 1, 2)))}
+    return recased(" ".join(written(product, each, random) for each in ORDER if each in shown), random)
