@@ -26,8 +26,8 @@ setup(
     package_data={
         "cbtrain": ["py.typed"],
         "cbtrain.transcripts": ["sample/*"],
-        "cbtrain.tokens": ["templates/*.jinja"],
         "cbtrain.tasks": ["*/*.json"],
+        "cbtrain.tokens": ["templates/*.jinja", "general/*.txt"],
         "cbtrain.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml"],
         "cbtrain.eval": [f"{room}/*.{kind}" for room in ("report", "human_rating") for kind in ("html", "css", "js")],
     },

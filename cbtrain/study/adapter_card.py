@@ -12,6 +12,7 @@ from cbtrain.study.datasets import SpeakerDataset
 from cbtrain.study.stages import StageSpec
 from cbtrain.text.language import language_of_all
 from cbtrain.tokens.chat_files import TrainedPrompt
+from cbtrain.training.forgetting import TextForgetting, fixed, percent, short
 from cbtrain.training.result import TrainingResult
 
 SAMPLED = 200
@@ -57,7 +58,8 @@ def adapter_card(
     beginning = model_card(base=base, name=name, text=text, metadata=metadata)
     system = system_section(prompt.text, prompt.note, prompt.in_template)
     use = _use(dataset, prompt, public_name(base), method)
-    return "\n".join([beginning, _training(dataset, result), system, _format(dataset), use])
+    parts = [beginning, _training(dataset, result), *_forgotten(result), system, _format(dataset), use]
+    return "\n".join(parts)
 
 
 def _training(dataset: SpeakerDataset, result: TrainingResult) -> str:
@@ -75,6 +77,28 @@ def _training(dataset: SpeakerDataset, result: TrainingResult) -> str:
     lines = "".join(f"| {name} | {value} |\n" for name, value in rows.items())
     note = "Patients for validation and test are not among them. Details are in `cbtrain.json`."
     return f"## Training\n\n| | |\n|---|---|\n{lines}\n{note}\n"
+
+
+def _forgotten(result: TrainingResult) -> list[str]:
+    """Return the section on what the base knew and the tuned model predicts worse, alone in a list; an empty one if it
+    was not measured."""
+    if not result.forgetting:
+        return []
+    rows = "".join(_row_of(text) for text in result.forgetting)
+    warnings = "".join(f"{text.warning}.\n\n" for text in result.forgetting if text.warning)
+    head = "| text | tokens | perplexity of the base | of this model | change | KL |\n|---|---|---|---|---|---|\n"
+    note = (
+        "On texts that were not trained. KL is the mean divergence of this model's next token from the base's, in "
+        "nats. Perplexities of models with other tokenizers do not compare."
+    )
+    return [f"## What is forgotten\n\n{head}{rows}\n{warnings}{note}\n"]
+
+
+def _row_of(text: TextForgetting) -> str:
+    if text.not_measured:
+        return f"| {text.text} | not measured: {text.not_measured} | | | | |\n"
+    numbers = (short(text.base_perplexity), short(text.tuned_perplexity), percent(text.rise), fixed(text.kl))
+    return f"| {text.text} ({text.about}) | {text.tokens:,} | {' | '.join(numbers)} |\n"
 
 
 def _format(dataset: SpeakerDataset) -> str:

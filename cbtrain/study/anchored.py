@@ -33,6 +33,7 @@ def anchored(config: StudyConfig) -> StudyConfig:
 def _places(config: StudyConfig) -> Iterator[tuple[BaseModel, str]]:
     """Yield the settings that may name files or folders: section and key."""
     yield config.model, "path"
+    yield config.training.forgetting, "text"
     corpus, evaluation = config.corpus, config.evaluation
     yield from ((corpus, key) for key in ("path", "metadata", *OWN_SIDES) if getattr(corpus, key) != SAMPLE)
     yield from _of_raters(evaluation)

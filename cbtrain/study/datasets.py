@@ -12,6 +12,7 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.study.corpus import StudyCorpus
+from cbtrain.study.untrained_texts import UntrainedText, untrained_texts
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import Supervise
 from cbtrain.tokens.dialogue import dialogue, patient_system, system_prompts
@@ -23,11 +24,13 @@ from cbtrain.transcripts.types import Course, Role
 
 @dataclass(frozen=True, slots=True)
 class SpeakerDataset:
-    """Training and validation documents of one speaker's adapter, and the renderer that made them."""
+    """Training and validation documents of one speaker's adapter, the renderer that made them, and the texts on which
+    forgetting is measured."""
 
     renderer: ChatRenderer
     train: TokenizedCorpus
     validation: TokenizedCorpus
+    untrained: tuple[UntrainedText, ...] = ()
 
 
 def build_dataset(
@@ -43,7 +46,7 @@ def build_dataset(
     """
     train = training_part(speaker, corpus, renderer, positions, config, console)
     validation = validation_part(speaker, corpus, renderer, positions, config, console)
-    return SpeakerDataset(renderer, train, validation)
+    return SpeakerDataset(renderer, train, validation, untrained_part(speaker, corpus, renderer, positions, config))
 
 
 def training_part(
@@ -93,6 +96,15 @@ def validation_part(
         raise UserError(problem, where=error.where, hint=hint) from None
     _say_skipped(speaker, "validation", validation, config, console)
     return validation
+
+
+def untrained_part(
+    speaker: Role, corpus: StudyCorpus, renderer: ChatRenderer, positions: int, config: StudyConfig
+) -> tuple[UntrainedText, ...]:
+    """Return the texts on which forgetting is measured. Raises UserError as
+    :func:`~cbtrain.study.untrained_texts.untrained_texts`."""
+    units = course_units(corpus.split.validation, speaker, config)
+    return untrained_texts(speaker, units, renderer, positions, config)
 
 
 def _say_skipped(speaker: Role, part: str, tokenized: TokenizedCorpus, config: StudyConfig, console: Console) -> None:

@@ -19,6 +19,7 @@ from cbtrain.model.undertrained_tokens import weak_rows
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.study.adapter_card import adapter_card
 from cbtrain.study.datasets import SpeakerDataset
+from cbtrain.study.forgetting import forgetting_lines, measure_texts
 from cbtrain.study.run_files import SUMMARY
 from cbtrain.study.same_study import require_same
 from cbtrain.study.stages import StageSpec
@@ -53,6 +54,8 @@ def train_adapter(
         result, values = train(prepared.stage, console, meter)
     summary = deliver_adapter(prepared, result, values)
     say(console, f"{spec.name}: {validation_text(result)} after {result.tokens:,} tokens")
+    for line in forgetting_lines(result.forgetting):
+        say(console, f"{spec.name}: {line}")
     return summary
 
 
@@ -114,10 +117,12 @@ def prepare_adapter(
 
 
 def deliver_adapter(prepared: PreparedAdapter, result: TrainingResult, values: State) -> dict[str, Any]:
-    """Save the trained adapter (``values`` on the leading rank), which the decoder has, to ``folder/SPEAKER``. Return
-    the stage's summary, which is written to ``folder/training/SPEAKER/summary.json``."""
+    """Measure what the trained adapter (``values`` on the leading rank), which the decoder has, has made it forget, and
+    save the adapter to ``folder/SPEAKER``. Return the stage's summary, which is written to
+    ``folder/training/SPEAKER/summary.json``."""
     spec, dataset, stage = prepared.spec, prepared.dataset, prepared.stage
     decoder, speaker, tokenized = stage.decoder, stage.name, dataset.train
+    result.forgetting = measure_texts(decoder, dataset.untrained, stage.settings.pack_tokens)
     memory = weight_memory(decoder)
     result.parameters = memory.parameters
     result.share_of_corpus = tokenized.share * min(1.0, result.tokens / tokenized.documents.tokens)

@@ -39,6 +39,7 @@ from cbtrain.study.same_study import require_same, require_same_start
 from cbtrain.study.stages import StageSpec, StudyModel
 from cbtrain.study.tiny_base import make_base_model
 from cbtrain.study.trained_run import WEIGHTS, weights_digest
+from cbtrain.study.untrained_texts import check_general_text
 from cbtrain.tokens.tokenize import tokenizer_digest
 from cbtrain.training import distributed
 from cbtrain.training.packs import check_packs_per_step
@@ -72,6 +73,7 @@ def train_study(config: StudyConfig, folder: Path, console: Console, options: Ma
 
 def _train_study(config: StudyConfig, folder: Path, console: Console) -> Path:
     started = time.perf_counter()
+    check_general_text(config)
     heading(console, "1/7", "Read the corpus")
     corpus = load_corpus(config, console)
     heading(console, "2/7", "Split it by patient")

@@ -170,6 +170,19 @@ class CheckpointConfig(BaseModel):
     keep_best: int = Field(1, ge=1, description="how many checkpoints with the lowest validation loss to keep too")
 
 
+class ForgettingConfig(BaseModel):
+    """What is measured after training, base against tuned, on two texts that were not trained: a general one, and the
+    other speaker's turns."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = Field(True, description="measure what is forgotten: perplexity of both models, and KL divergence")
+    text: str | None = Field(
+        None, description="a UTF-8 file of general text, in the model's language; null: English passages that ship"
+    )
+    tokens: int = Field(4000, ge=1, description="tokens of each text that are measured, at most")
+
+
 class RuntimeConfig(BaseModel):
     """How training runs on this machine: nothing here should change what is learnt."""
 
@@ -187,6 +200,7 @@ class RuntimeConfig(BaseModel):
         1, description="with deepspeed: shard optimizer states (1), gradients too (2), all weights too (3)"
     )
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    forgetting: ForgettingConfig = Field(default_factory=ForgettingConfig)
     resume: Literal["auto", "never"] = Field(
         "auto", description="auto: an unfinished run in the folder continues from its newest complete checkpoint"
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cbtrain.model.weights.memory import weight_memory
+from cbtrain.training.forgetting import TextForgetting
 from cbtrain.training.stage_run import StageRun
 from cbtrain.training.validation import with_perplexity
 
@@ -19,7 +20,8 @@ class TrainingResult:
     :meth:`Telemetry.summary`, ``memory`` a :class:`MemorySplit`. ``planned_tokens`` is what the schedule goes by:
     ``max_epochs``, or less if ``token_budget`` ends the run before. ``epochs`` are passes over the documents, which are
     not all of the corpus if there is a budget. ``joint_steps`` were computed in passes with other runs, up to rounding.
-    Without validation documents there are no validation losses.
+    Without validation documents there are no validation losses. ``forgetting``, which the caller fills in, has a
+    :class:`~cbtrain.training.forgetting.TextForgetting` for each text that was not trained.
     """
 
     name: str
@@ -42,6 +44,7 @@ class TrainingResult:
     validation_best: float | None = None
     best_step: int | None = None
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
+    forgetting: list[TextForgetting] = field(default_factory=list)
     engine: str = "torch"
     ranks: int = 1
     data: dict[str, Any] = field(default_factory=dict)

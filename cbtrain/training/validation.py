@@ -40,7 +40,7 @@ def measure_loss(decoder: Decoder, documents: Sequence[Document], pack_tokens: i
     was_training = decoder.training
     decoder.eval()
     total, tokens = 0.0, 0
-    for pack in _packs(documents, pack_tokens)[0]:
+    for pack in packs_of(documents, pack_tokens):
         if pack.supervised:
             total += loss_sum(decoder, pack, weighted=False).item()
             tokens += pack.supervised
@@ -92,6 +92,11 @@ def _add(sums: Tensor, engine: TrainingEngine, pack: Pack, groups: Sequence[int]
     group = torch.tensor(groups)[document].to(sums.device)
     sums[0].index_add_(0, group, losses.double())
     sums[1].index_add_(0, group, torch.ones_like(losses, dtype=torch.float64))
+
+
+def packs_of(documents: Sequence[Document], pack_tokens: int) -> list[Pack]:
+    """Return ``documents`` in packs of ``pack_tokens`` tokens, or a longer one by itself."""
+    return _packs(documents, pack_tokens)[0]
 
 
 def _packs(documents: Sequence[Document], pack_tokens: int) -> tuple[list[Pack], list[list[int]]]:

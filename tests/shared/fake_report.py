@@ -115,7 +115,23 @@ def fake_stage(name, method, start, end, tokens):
         "curve": curve,
         "validation_before": start + 0.06,
         "validation_best": end + 0.09,
+        "forgetting": [] if name == "base" else fake_forgetting(),
     }
+
+
+def fake_forgetting():
+    """Of one text much, and the other was not measured."""
+    rise = {"rise": 0.312, "warning": "Warning: the perplexity rose by 31% (12.1 to 15.9): more than 10%"}
+    found = {
+        "tokens": 3712,
+        "base_perplexity": 12.1,
+        "tuned_perplexity": 15.87,
+        "kl": 0.021,
+        "not_measured": "",
+        **rise,
+    }
+    general = {"text": "general text", "about": "16 of 16 passages", **found}
+    return [general, {"text": "patients' turns", "tokens": 0, "not_measured": "there is no validation part"}]
 
 
 def fake_analysis():

@@ -57,8 +57,26 @@ class FullAdapter(Adapter):
                 "the base's weights are gone: load the base again, then the tuned weights with load_adapter"
             )
         self.enabled = enabled
-        for name, parameter in self.parameters().items():
-            parameter.data, self._other[name] = self._other[name], parameter.data
+        parameters = self.parameters()
+        for name in self._other:
+            parameters[name].data, self._other[name] = self._other[name], parameters[name].data
+
+    @property
+    def has_base(self) -> bool:
+        """Whether it holds the base's weights beside the tuned ones, so that it can be switched off."""
+        return bool(self._other)
+
+    def hold_base(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Keep of ``tensors``, the base's weights by name, those in whose place others were trained, until
+        :meth:`drop_base`."""
+        parameters = self.parameters()
+        for name, tensor in tensors:
+            if (parameter := parameters[name]).requires_grad:
+                self._other[name] = tensor.to(parameter.device, parameter.dtype, copy=True)
+
+    def drop_base(self) -> None:
+        self.enable(True)
+        self._other.clear()
 
     def save(
         self, folder: Path, *, base: str, metadata: Mapping[str, str], values: Mapping[str, Tensor] | None = None

@@ -11,6 +11,7 @@ from cbtrain.settings import MISSING, differences
 from cbtrain.study.anchored import anchored
 from cbtrain.study.run_folder import FREE
 from cbtrain.study.sweep.problems import Problems
+from cbtrain.study.untrained_texts import check_general_text
 from cbtrain.training.checkpoints.resuming import CHANGES_NO_BIT
 from cbtrain.training.telemetry.loggers import check_loggers
 
@@ -35,6 +36,8 @@ def check_runs(configs: Mapping[str, StudyConfig], where: str, problems: Problem
             problems.add(UserError(what, where=f"{where}, run {name}", hint=hint))
         with problems.collected():
             check_loggers(config.training)
+        with problems.collected():
+            check_general_text(config)
     names = list(configs)
     for name in names[1:]:
         _compare(configs, names[0], name, where, problems)

@@ -14,7 +14,13 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError, first_of
 from cbtrain.study.corpus import StudyCorpus, load_corpus
-from cbtrain.study.datasets import SpeakerDataset, check_held_out_patients, training_part, validation_part
+from cbtrain.study.datasets import (
+    SpeakerDataset,
+    check_held_out_patients,
+    training_part,
+    untrained_part,
+    validation_part,
+)
 from cbtrain.study.stages import StageSpec, StudyModel
 from cbtrain.study.sweep.checks import speaker_of
 from cbtrain.study.sweep.problems import Problems
@@ -88,7 +94,11 @@ class Shared:
         train = self._once("train", [*key, settings.supervise or speaker, drawn], lambda: training_part(*common))
         measured = [*key, settings.validation_tokens, settings.seed]
         validation = self._once("validation", measured, lambda: validation_part(*common))
-        dataset = SpeakerDataset(renderer, train, validation)
+        kept = [*key, settings.supervise, config.training.forgetting.model_dump(), config.seed]
+        untrained = self._once(
+            "untrained", kept, lambda: untrained_part(speaker, corpus, renderer, spec.model.positions, config)
+        )
+        dataset = SpeakerDataset(renderer, train, validation, untrained)
         held_out = [*key, config.therapist.pack_tokens, config.evaluation.perplexity_tokens, config.seed]
         self._once(
             "held out",

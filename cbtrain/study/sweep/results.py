@@ -26,6 +26,8 @@ from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.study.sweep.row import RunResult
 from cbtrain.study.sweep.seeds import OverSeeds, over_seeds
 from cbtrain.study.sweep.train import FAILED
+from cbtrain.study.untrained_texts import GENERAL
+from cbtrain.training.forgetting import percent
 from cbtrain.training.telemetry import wording
 
 SCHEMA = "cbtrain.sweep/1"
@@ -87,6 +89,8 @@ def _result(run: PreparedRun, comparison: Comparison | None, folder: Path, diffe
     counts: dict[str, Any] = {
         name: summary[name] for name in ("steps", "tokens", "epochs", "stopped", "trainable", "seconds")
     }
+    general = next((row for row in summary.get("forgetting", ()) if row["text"] == GENERAL), {})
+    own |= {"general_rise": general.get("rise"), "general_kl": general.get("kl")}
     counts["joint_steps"] = summary.get("joint_steps", 0)  # not in summaries of older versions
     loss, on, note = own["validation_best"], "its own validation", ""
     if comparison is None:
@@ -156,8 +160,9 @@ def print_results(results: SweepResults, console: Console) -> None:
 
 def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
     joint = ["joint steps"] * any(run.joint_steps for run in results.runs)
-    columns = ["held-out loss", "best step", "tokens", *joint, "ended by"]
-    if joint:  # on two lines: else 80 letters leave none for the words at the end
+    forgotten = ["general text"] * any(run.general_rise is not None for run in results.runs)
+    columns = ["held-out loss", "best step", *forgotten, "tokens", *joint, "ended by"]
+    if joint or forgotten:  # on two lines: else 80 letters leave none for the words at the end
         columns = [name.replace(" ", "\n") for name in columns]
     table: Table = table_of("run", *columns, "differs by", words=1)
     table.columns[0].no_wrap = True
@@ -168,6 +173,7 @@ def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
             numbers = [
                 wording.fixed(run.held_out_loss, 4),
                 wording.NONE if run.best_step is None else f"{run.best_step:,}",
+                *(percent(run.general_rise) for _ in forgotten),
                 wording.thousands(run.tokens),
                 *(f"{run.joint_steps:,} of {run.steps:,}" for _ in joint),
                 run.stopped,

@@ -12,7 +12,9 @@ class RunResult:
     """One run. Losses are nats per supervised token. ``held_out_loss`` is what runs of one ``speaker`` are compared by:
     on the sessions that ``held_out_on`` names, None if there is none or it cannot be compared (``note`` says why).
     ``joint_steps`` of its ``steps`` were computed in passes with other runs: equal to a single run up to rounding.
-    ``stopped`` says what ended the run; ``failed`` what was wrong."""
+    ``general_rise`` is by which share of the base's the perplexity on general text has risen, ``general_kl`` the
+    divergence from the base there (:class:`cbtrain.training.forgetting.TextForgetting`). ``stopped`` says what ended the
+    run; ``failed`` what was wrong."""
 
     name: str
     speaker: str
@@ -22,6 +24,8 @@ class RunResult:
     validation_before: float | None = None
     validation_best: float | None = None
     best_step: int | None = None
+    general_rise: float | None = None
+    general_kl: float | None = None
     steps: int = 0
     joint_steps: int = 0
     tokens: int = 0

@@ -17,6 +17,7 @@ from cbtrain.model.adapters.in_turn import AdaptersInTurn
 from cbtrain.model.decoder import Decoder
 from cbtrain.study.anchored import anchored
 from cbtrain.study.finetune import PreparedAdapter, deliver_adapter, prepare_adapter, validation_text
+from cbtrain.study.forgetting import forgetting_lines
 from cbtrain.study.pipeline import finish_run
 from cbtrain.study.run_files import STATE
 from cbtrain.study.run_folder import finished_stage
@@ -104,7 +105,8 @@ def _train(
         training = prepared.pop(name)
         _finish(by_name[name], deliver_adapter(training, result, values))
         text = f"{validation_text(result)} after {result.tokens:,} tokens (ended by {result.stopped})"
-        say(console, f"{name}: {text}")
+        for line in (text, *forgetting_lines(result.forgetting)):
+            say(console, f"{name}: {line}")
 
     def failed(name: str, error: UserError) -> None:
         prepared.pop(name)

@@ -77,6 +77,26 @@ class StageData(Part):
     imbalance: Number = None
 
 
+class ForgettingRow(Part):
+    """Perplexity of base and tuned model on a text that was not trained, by which share it has risen, and the mean
+    divergence KL(base ‖ tuned) in nats a token; or why it was not measured. ``warning``: a line if the rise is
+    large."""
+
+    text: Text = ""
+    about: Text = ""
+    tokens: Number = None
+    base_perplexity: Number = None
+    tuned_perplexity: Number = None
+    rise: Number = None
+    kl: Number = None
+    not_measured: Text = ""
+    warning: Text = ""
+
+    @property
+    def change_percent(self) -> float | None:
+        return None if self.rise is None else 100 * self.rise
+
+
 class TrainingStage(Part):
     """One model that was trained; losses in nats a token."""
 
@@ -96,6 +116,7 @@ class TrainingStage(Part):
     curve: Rows[CurvePoint] = Field(default_factory=list)
     validation_before: Number = None
     validation_best: Number = None
+    forgetting: Rows[ForgettingRow] = Field(default_factory=list)
     data: Whether[StageData] = None
 
 
