@@ -38,6 +38,8 @@ def test_full_tuning_beside_dora_with_dropout_and_trained_embeddings(tmp_path):
     assert merged.returncode == 0, merged.stderr
     training = {t["name"]: t for t in json.loads((tmp_path / "run" / "study.json").read_text())["training"]}
     assert training["therapist"]["trainable"] == training["therapist"]["parameters"] == training["base"]["parameters"]
+    for stage in (training["therapist"], training["patient"]):
+        assert [0 < text["kl"] < 5 for text in stage["forgetting"]] == [True, True]
 
 
 @pytest.mark.slow

@@ -95,6 +95,8 @@ def test_killed_and_resumed_it_is_the_same_adapter(whole, tmp_path):
     summary = json.loads((run / "training" / "therapist" / "summary.json").read_text())
     assert summary["engine"] == "deepspeed, ZeRO stage 2"
     assert summary["ranks"] == 2
+    expected = json.loads((whole / "training" / "therapist" / "summary.json").read_text())
+    assert summary["forgetting"] == expected["forgetting"]
     parts = ("weights", "adapters", "gradients", "optimizer", "activations", "workspace")
     assert sum(summary["memory"][part] for part in parts) == summary["memory"]["total"]
 
@@ -148,6 +150,7 @@ def test_zero_3_loads_shares_and_trains_the_same(whole, tmp_path):
     assert tuned.keys() == expected.keys()
     assert max((tuned[name] - value).abs().max() for name, value in expected.items()) < 1e-4
     summary = json.loads((tmp_path / "run" / "training" / "therapist" / "summary.json").read_text())
+    assert {text["not_measured"] for text in summary["forgetting"]} == {"no rank holds whole weights in ZeRO stage 3"}
     # Each rank holds half of the base.
     assert summary["base_weights"]["bytes"] == pytest.approx(
         json.loads((whole / "training" / "therapist" / "summary.json").read_text())["base_weights"]["bytes"] / 2,

@@ -86,6 +86,13 @@ def test_the_report_says_what_was_done(run):
     assert not [s for s in report["sessions"] if s["error"]]
     assert report["rater"]["kind"] == "cue"
     for stage in report["training"][1:]:
+        general, turns = stage["forgetting"]
+        assert turns["text"] == {"therapist": "patients' turns", "patient": "therapists' turns"}[stage["name"]]
+        for text in (general, turns):
+            assert 1000 < text["tokens"] <= 4000
+            assert text["kl"] > 0
+            assert text["tuned_perplexity"] / text["base_perplexity"] - 1 == pytest.approx(text["rise"])
+            assert text["about"] in (folder / stage["name"] / "README.md").read_text()
         data = stage["data"]
         assert data["chat_format"] == "template"
         assert data["tokens_per_epoch"] == data["whole_recipe_tokens_per_epoch"]

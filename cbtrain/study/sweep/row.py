@@ -13,8 +13,8 @@ class RunResult:
     on the sessions that ``held_out_on`` names, None if there is none or it cannot be compared (``note`` says why).
     ``joint_steps`` of its ``steps`` were computed in passes with other runs: equal to a single run up to rounding.
     ``general_rise`` is by which share of the base's the perplexity on general text has risen, ``general_kl`` the
-    divergence from the base there (:class:`cbtrain.training.forgetting.TextForgetting`). ``stopped`` says what ended the
-    run; ``failed`` what was wrong."""
+    divergence from the base there (:class:`cbtrain.training.forgetting.TextForgetting`). ``stopped`` says what ended
+    the run; ``failed`` what was wrong."""
 
     name: str
     speaker: str

@@ -38,7 +38,7 @@ def variants(value, replacements, path=()):
 def small_report():
     report = fake_report()
     report["sessions"] = [{**session, "turns": session["turns"][:2]} for session in report["sessions"][3:5]]
-    report["training"] = [{**stage, "curve": stage["curve"][:3]} for stage in report["training"][:1]]
+    report["training"] = [{**stage, "curve": stage["curve"][:3]} for stage in report["training"][1:2]]
     pair = [Arm("base", "", "instruct"), Arm("tuned", "", "tuned")]
     report["analysis"] = analyzed_report(random_ratings(pair, 3, 2, items=2), draws=100)["analysis"]
     scale, arms = report["scale"], report["arms"]

@@ -36,6 +36,10 @@ def test_the_page_holds_the_result_and_the_rater_beside_every_score():
         in page
     )
     assert "Not for clinical use." in page
+    assert "general text" in page
+    assert "+31.2 %" in page
+    assert "therapist: Warning: the perplexity rose by 31% (12.1 to 15.9): more than 10%." in page
+    assert "not measured: there is no validation part" in page
     assert "Perplexity of the therapist&#39;s words fell by 27.3 % on average over 3 held-out patients." in page
     sections = re.findall(r'<section id="(\w+)".*?</section>', page, re.DOTALL)
     names = [

@@ -90,6 +90,8 @@ def test_each_folder_is_a_whole_run(alone, sweep):
             json.loads((at / name / "training" / speaker / "summary.json").read_text()) for at in (folder, alone)
         ]
         assert summaries[0].keys() == summaries[1].keys()
+        assert summaries[0]["forgetting"] == summaries[1]["forgetting"]
+        assert results(folder)[name]["general_rise"] == summaries[0]["forgetting"][0]["rise"] != 0
     refused = cbtrain("train", "--out", folder / "plain")
     assert "training is already finished here" in refused.stderr
 
