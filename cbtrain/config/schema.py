@@ -21,6 +21,7 @@ from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
 TINY_DEFAULTS: dict[str, Any] = {
     # Small packs make many steps; a session that is longer than one stays whole in a pack of its own.
     "tokens": {"document_tokens": 32_768},
+    "training": {"forgetting": {"tokens": 1000}},
     "base": {
         "method": "full",
         "learning_rate": 2e-3,
