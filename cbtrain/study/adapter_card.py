@@ -12,7 +12,7 @@ from cbtrain.study.datasets import SpeakerDataset
 from cbtrain.study.stages import StageSpec
 from cbtrain.text.language import language_of_all
 from cbtrain.tokens.chat_files import TrainedPrompt
-from cbtrain.training.forgetting import TextForgetting, fixed, percent, short
+from cbtrain.training.forgetting import TextForgetting, nats, percent, short
 from cbtrain.training.result import TrainingResult
 
 SAMPLED = 200
@@ -97,7 +97,7 @@ def _forgotten(result: TrainingResult) -> list[str]:
 def _row_of(text: TextForgetting) -> str:
     if text.not_measured:
         return f"| {text.text} | not measured: {text.not_measured} | | | | |\n"
-    numbers = (short(text.base_perplexity), short(text.tuned_perplexity), percent(text.rise), fixed(text.kl))
+    numbers = (short(text.base_perplexity), short(text.tuned_perplexity), percent(text.rise), nats(text.kl))
     return f"| {text.text} ({text.about}) | {text.tokens:,} | {' | '.join(numbers)} |\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def _general(renderer: ChatRenderer, positions: int, config: StudyConfig) -> Unt
     whole = passage_documents(passages, renderer.tokenizer, positions, renderer.vocabulary)
     documents = first_tokens(whole, settings.tokens)
     read = len({document.name for document in documents})
-    whence = SHIPPED if settings.text is None else f"of {settings.text}"
+    whence = SHIPPED if settings.text is None else f"of {Path(settings.text).name}"  # a card is no place for a path
     about = f"{read} of {len(passages)} passages {whence}"
     return UntrainedText(GENERAL, documents, about, "" if documents else "it has no token to predict")
 

@@ -29,7 +29,8 @@ def read_passages(path: str | None) -> list[str]:
     Raises UserError if the file is missing, empty or not UTF-8.
     """
     if path is None:
-        text = importlib.resources.files(__package__).joinpath("general", "text.txt").read_text(encoding="utf-8")
+        shipped = importlib.resources.files(__package__) / "general" / "text.txt"
+        text = shipped.read_text(encoding="utf-8")
     else:
         text = _read(expanded(path))
     passages: list[list[str]] = [[]]

@@ -7,9 +7,11 @@ Logits of both for some rows at a time, never for a whole text. Nothing is drawn
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +87,7 @@ class TextForgetting:
     @classmethod
     def of(cls, text: str, about: str, found: Forgetting) -> TextForgetting:
         names = ("base_perplexity", "tuned_perplexity", "rise", "kl")
-        numbers: dict[str, float | None] = {name: _finite(getattr(found, name)) for name in names}
+        numbers: dict[str, Any] = {name: _finite(getattr(found, name)) for name in names}
         return cls(text=text, about=about, tokens=found.tokens, warning=_warning(text, found), **numbers)
 
     @property
@@ -93,7 +95,7 @@ class TextForgetting:
         if self.not_measured:
             return f"{self.text} not measured: {self.not_measured}"
         both = f"perplexity {short(self.base_perplexity)} before, {short(self.tuned_perplexity)} after"
-        return f"{self.text}, {self.tokens:,} tokens: {both} ({percent(self.rise)}), KL {fixed(self.kl)}"
+        return f"{self.text}, {self.tokens:,} tokens: {both} ({percent(self.rise)}), KL {nats(self.kl)}"
 
 
 @torch.no_grad()
@@ -142,6 +144,7 @@ def base_at_hand(decoder: Decoder) -> Iterator[None]:
 
 def _require_memory(decoder: Decoder, adapter: FullAdapter) -> None:
     """Raise CannotMeasure if the base's weights do not fit beside the tuned ones."""
+    gc.collect()  # optimizer and gradients may be part of cycles
     needed = sum(p.numel() * p.element_size() for p in adapter.parameters().values() if p.requires_grad)
     if decoder.kind == "cuda":
         torch.cuda.empty_cache()
@@ -222,8 +225,10 @@ def short(perplexity: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    return NO_NUMBER if share is None else f"{share:+,.1%}"
+    if share is None:
+        return NO_NUMBER
+    return f"{share:+,.1%}" if abs(share) >= 0.0005 else "0.0%"
 
 
-def fixed(nats: float | None) -> str:
-    return NO_NUMBER if nats is None else f"{nats:.3f}"
+def nats(divergence: float | None) -> str:
+    return NO_NUMBER if divergence is None else f"{divergence:.3g}"

@@ -127,7 +127,7 @@ def test_a_large_rise_is_said_with_its_threshold():
     assert risen.warning == (
         "Warning: the tuned model's perplexity on general text rose by 22% (12.2 to 14.9): more than 10%"
     )
-    assert risen.in_words == "general text, 9 tokens: perplexity 12.2 before, 14.9 after (+22.1%), KL 0.300"
+    assert risen.in_words == "general text, 9 tokens: perplexity 12.2 before, 14.9 after (+22.1%), KL 0.3"
     assert TextForgetting.of("general text", "a text", small).warning == ""
     broken = TextForgetting.of("general text", "a text", Forgetting(9, 2.5, math.nan, math.nan))
     assert (broken.tuned_perplexity, broken.kl) == (None, None)

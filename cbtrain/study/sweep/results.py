@@ -89,7 +89,8 @@ def _result(run: PreparedRun, comparison: Comparison | None, folder: Path, diffe
     counts: dict[str, Any] = {
         name: summary[name] for name in ("steps", "tokens", "epochs", "stopped", "trainable", "seconds")
     }
-    general = next((row for row in summary.get("forgetting", ()) if row["text"] == GENERAL), {})
+    forgetting: list[dict[str, Any]] = summary.get("forgetting", [])
+    general = next((text for text in forgetting if text["text"] == GENERAL), {})
     own |= {"general_rise": general.get("rise"), "general_kl": general.get("kl")}
     counts["joint_steps"] = summary.get("joint_steps", 0)  # not in summaries of older versions
     loss, on, note = own["validation_best"], "its own validation", ""
