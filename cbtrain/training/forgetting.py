@@ -19,7 +19,7 @@ from torch import Tensor
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.full import FullAdapter
 from cbtrain.model.decoder import Decoder
-from cbtrain.model.head import rows_at_once
+from cbtrain.model.head import FEWEST_ROWS, rows_at_once
 from cbtrain.model.stretches import stretches
 from cbtrain.model.weights.checking import read_weights
 from cbtrain.tokens.document import Document
@@ -167,7 +167,7 @@ def _sums(decoder: Decoder, pack: Pack) -> Tensor:
         base = _hidden(decoder, pack, targets)
     tuned = _hidden(decoder, pack, targets)
     sums = torch.zeros(3, dtype=torch.float64, device=decoder.device)
-    rows = max(1, rows_at_once(decoder.architecture.vocabulary, decoder.kind) // COPIES)
+    rows = max(FEWEST_ROWS, rows_at_once(decoder.architecture.vocabulary, decoder.kind) // COPIES)
     for some in stretches(len(targets), rows):
         with decoder.with_adapter(False):
             expected = _log_probabilities(decoder, base[some])

@@ -80,7 +80,8 @@ def test_numbers_are_those_of_transformers_and_nothing_is_changed(base, texts, m
     decoder = tuned(base, method)
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
     random = torch.get_rng_state()
-    monkeypatch.setattr(forgetting, "rows_at_once", lambda *_: 42)  # stretches of seven rows
+    monkeypatch.setattr(forgetting, "rows_at_once", lambda *_: 0)
+    monkeypatch.setattr(forgetting, "FEWEST_ROWS", 7)
     found = measure(decoder, texts, 64)
     tokens, *numbers = naive(base, decoder, texts)
     assert found.tokens == tokens > 60
