@@ -15,7 +15,7 @@ from cbtrain.tokens.config import Supervise
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.document_builder import DocumentBuilder, Unit
 from cbtrain.tokens.general_text import first_tokens, passage_documents, read_passages
-from cbtrain.training.config import StageConfig
+from cbtrain.training.config import ForgettingConfig, StageConfig
 from cbtrain.transcripts.types import Role
 
 GENERAL = "general text"
@@ -45,17 +45,21 @@ def untrained_texts(
     speaker: Role, units: Sequence[Unit], renderer: ChatRenderer, positions: int, config: StudyConfig
 ) -> tuple[UntrainedText, ...]:
     """Return the general text, and the turns on which ``speaker`` is not trained in ``units``, the validation part's;
-    nothing if nothing is to be measured. Raises UserError if the general text cannot be read or has tokens that the
-    model lacks."""
+    nothing if nothing is to be measured. Raises UserError if the general text cannot be read."""
     if not config.training.forgetting.enabled:
         return ()
-    return _general(renderer, positions, config), _turns(speaker, units, renderer, positions, config)
+    general = general_text(renderer, positions, config.training.forgetting)
+    return general, _turns(speaker, units, renderer, positions, config)
 
 
-def _general(renderer: ChatRenderer, positions: int, config: StudyConfig) -> UntrainedText:
-    settings = config.training.forgetting
+def general_text(renderer: ChatRenderer, positions: int, settings: ForgettingConfig) -> UntrainedText:
+    """Return the general text that ``settings`` name, for a model with so many ``positions``. Raises UserError if it
+    cannot be read."""
     passages = read_passages(settings.text)
-    whole = passage_documents(passages, renderer.tokenizer, positions, renderer.vocabulary)
+    try:
+        whole = passage_documents(passages, renderer.tokenizer, positions, renderer.vocabulary)
+    except UserError as error:  # no reason not to train
+        return UntrainedText(GENERAL, [], why_not=str(error))
     documents = first_tokens(whole, settings.tokens)
     read = len({document.name for document in documents})
     whence = SHIPPED if settings.text is None else f"of {Path(settings.text).name}"  # a card is no place for a path

@@ -68,7 +68,7 @@ def passage_documents(
         ids = tokenizer(passage, add_special_tokens=False, verbose=False)["input_ids"]
         if vocabulary is not None and max(ids, default=0) >= vocabulary:
             problem = f"token {max(ids)} occurs in it, but the model has only {vocabulary} embeddings"
-            raise UserError(problem, where=f"passage {number} of the general text", hint=HINT)
+            raise UserError(problem, where=f"passage {number}")
         for first in range(0, len(ids), room):
             window = [*begin, *ids[first : first + room]]
             loss_weights = np.ones(len(window), dtype=np.float32)

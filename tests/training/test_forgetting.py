@@ -144,6 +144,8 @@ def test_the_text_that_ships_and_a_users(base, tmp_path):
     assert max(map(len, documents)) == 200
     ids = [token for document in documents for token in document.ids[1:].tolist()]
     assert tokenizer.decode(ids) == "".join(passages)  # no token is lost, and the one before each window is ours
+    with pytest.raises(UserError, match=r"passage 1: token \d+ occurs in it, but the model has only 260 embeddings"):
+        passage_documents(passages, tokenizer, positions=200, vocabulary=260)
     taken = first_tokens(documents, 300)
     assert [int(document.supervised[1:].sum()) for document in taken] == [199, 101]
     mine = tmp_path / "mine.txt"
