@@ -16,6 +16,7 @@ from cbtrain.cli import (
     analyze,
     chat,
     compare,
+    compare_methods,
     completion,
     config,
     corpus,
@@ -51,7 +52,7 @@ GROUPS = {
     "run a study": (run, train, sweep, evaluate, watch, show, plan),
     "corpora and patients": (corpus, synthesize, patients),
     "models": (model, serve, chat),
-    "tasks to compare methods": (task,),
+    "tasks to compare methods": (task, compare_methods),
     "scores and people": (judge, rubric, rate, rate_forms, analyze, compare, power),
     "settings and this machine": (config, providers, doctor, completion),
 }

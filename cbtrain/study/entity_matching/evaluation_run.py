@@ -80,7 +80,7 @@ def evaluate_run(config: StudyConfig, evaluation: Evaluation, out: Path, console
     something else was evaluated there.
     """
     set_up(config)
-    asked = _open(config, evaluation, console)
+    asked = open_model(config, evaluation, console)
     out.mkdir(parents=True, exist_ok=True)
     with Journal(out / ANSWERS) as journal:
         answers = _begun(out / ANSWERS, journal, evaluation, evaluation.identity(asked.decoder.fingerprint or ""))
@@ -100,7 +100,8 @@ def evaluate_run(config: StudyConfig, evaluation: Evaluation, out: Path, console
     return scores
 
 
-def _open(config: StudyConfig, evaluation: Evaluation, console: Console) -> Asked:
+def open_model(config: StudyConfig, evaluation: Evaluation, console: Console) -> Asked:
+    """Return the model that ``evaluation`` is about, ready to answer. Raises UserError on files that cannot be used."""
     assert config.model.path is not None
     device, folder = pick_device(config.model.device), resolve_model(config.model.path)
     voice = Voice.of(folder, evaluation.adapter, read_architecture(folder).vocabulary, config.tokens.format)

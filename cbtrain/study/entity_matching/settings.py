@@ -18,10 +18,14 @@ any study."""
 
 
 def matching_config(
-    base: str, source: str | None = None, overrides: Sequence[str] = (), run_config: Path | None = None
+    base: str,
+    source: str | None = None,
+    overrides: Sequence[str] = (),
+    run_config: Path | None = None,
+    layers: Sequence[Layer] = (),
 ) -> StudyConfig:
     """Return the settings of the task over the model ``base``: the shipped ones, over them those of ``source``, a YAML
-    file or a shipped config, of ``run_config``, the settings of a run that continues, and ``key=value``.
+    file or a shipped config, of ``run_config``, the settings of a run that continues, of ``layers``, and ``key=value``.
 
     Raises UserError as :func:`cbtrain.config.loading.load_config`.
     """
@@ -31,6 +35,8 @@ def matching_config(
     for name in filter(None, (source, str(run_config) if run_config else None)):
         for layer in read_layers(name):
             settings.add(layer)
+    for layer in layers:
+        settings.add(layer)
     settings.add(Layer("--base", {"model": {"path": base}, "training": {"speakers": [STAGE]}}))
     settings.override(overrides)
     return settings.validated()

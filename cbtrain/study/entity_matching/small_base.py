@@ -80,7 +80,7 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
     tokenizer = small_tokenizer(config)
     renderer = ChatRenderer(tokenizer)
     documents = [_document(lesson, str(n), renderer) for n, lesson in enumerate(make_lessons(LESSONS, seed))]
-    held_out = [lesson for lesson in make_lessons(HELD_OUT, seed + HELD_OUT_SEED) if lesson.kind != LIST]
+    held_out = _held_out(seed)
     decoder = Decoder(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
     initialize(decoder, seed)
     add_identity_heads(decoder, seed)
@@ -88,7 +88,7 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
         name="base",
         decoder=decoder,
         documents=documents,
-        validation=[_document(lesson, f"v{n}", renderer, titles=0.0) for n, lesson in enumerate(held_out)],
+        validation=held_out_lessons(seed, renderer),
         settings=config.base,
         folder=out / "training",
         runtime=config.training,
@@ -103,6 +103,15 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
     write_atomic(out / "training" / SUMMARY, json.dumps(seal(summary), indent=2) + "\n")
     say(console, f"{result.parameters:,} parameters, {result.tokens:,} tokens, {result.seconds:.0f} s")
     return summary
+
+
+def _held_out(seed: int) -> list[Lesson]:
+    return [lesson for lesson in make_lessons(HELD_OUT, seed + HELD_OUT_SEED) if lesson.kind != LIST]
+
+
+def held_out_lessons(seed: int, renderer: ChatRenderer) -> list[Document]:
+    """Return the lessons on which the base of ``seed`` was validated, with the loss on their answers."""
+    return [_document(lesson, f"v{n}", renderer, titles=0.0) for n, lesson in enumerate(_held_out(seed))]
 
 
 def small_tokenizer(config: StudyConfig) -> Any:

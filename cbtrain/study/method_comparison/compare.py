@@ -1,0 +1,151 @@
+"""Run a comparison: search each method's learning rate, train it with every seed, measure what was trained."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from cbtrain.console import heading, say
+from cbtrain.errors import UserError
+from cbtrain.files import hold, write_atomic
+from cbtrain.model.weights.hub import resolve_model
+from cbtrain.study.entity_matching.small_base import make_small_base
+from cbtrain.study.entity_matching.train import ADAPTER
+from cbtrain.study.method_comparison.candidates import Comparison
+from cbtrain.study.method_comparison.comparison_file import ComparisonFile
+from cbtrain.study.method_comparison.figure import write_figure
+from cbtrain.study.method_comparison.results import Results, results_of, write_results
+from cbtrain.study.method_comparison.run import RunPlan, measured, trained_summary, write_plan
+from cbtrain.study.method_comparison.runner import Runner
+from cbtrain.tasks.entity_matching.folder import MANIFEST, write_parts
+from cbtrain.tasks.entity_matching.generate import generate_pairs
+
+BASE, PAIRS, RUNS, LOCK, FILE = "base", "pairs", "runs", ".lock", "comparison.yaml"
+
+SEED = 0
+"""Of generated pairs and of the small base."""
+
+ANOTHER = "Choose another --out."
+
+
+def compare_methods(
+    file: ComparisonFile, folder: Path, console: Console, *, jobs: int = 1, keep: bool = False
+) -> Results:
+    """Compare the methods of ``file`` in ``folder``, where an interrupted comparison continues. ``jobs`` runs train at
+    a time; what they have trained is removed once it is measured, unless it is to be kept.
+
+    Raises UserError on what cannot be used before any method is trained, Stopped if a signal ends it.
+    """
+    open_folder(file, folder)
+    heading(console, "1/4", "Base and pairs")
+    comparison = prepare(file, folder, console)
+    for one in comparison.candidates:
+        say(
+            console,
+            f"{one.name}: {one.size.trained:,} numbers trained" + (f" ({one.size.set_by})" if one.size.set_by else ""),
+        )
+    runs = folder / RUNS
+    runs.mkdir(exist_ok=True)
+    runner = Runner(runs, jobs, console, lambda step, plan: _line(step, plan, runs))
+    heading(console, "2/4", "Search the learning rates")
+    search = comparison.search()
+    failed = _train(search, runs, runner)
+    best = [best_rate([plan for plan in search if plan.method == one.name], runs) for one in comparison.candidates]
+    heading(console, "3/4", "Train with every seed")
+    finals = comparison.final(best)
+    for plan in finals:
+        forget_unmeasured(plan, runs)
+    failed |= _train(finals, runs, runner)
+    heading(console, "4/4", "Measure")
+    waiting = [plan for plan in finals if trained_summary(runs, plan) and not measured(runs, plan)]
+    failed |= runner.do([("measure", plan) for plan in waiting], "measure")
+    if not keep:
+        for plan in search + finals:
+            remove_weights(runs / plan.name)
+    results = results_of(comparison, finals, runs, failed, jobs)
+    write_results(results, comparison, folder)
+    write_figure(results, folder)
+    return results
+
+
+def open_folder(file: ComparisonFile, folder: Path) -> None:
+    """Make and lock ``folder``, and write ``file`` to it. Raises UserError if something else is there."""
+    written = folder / FILE
+    text = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()) and not written.is_file():
+        raise UserError("exists and holds no comparison", where=folder, hint=ANOTHER)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not hold(folder / LOCK):
+        hint = "Wait for it, end it, or choose another --out."
+        raise UserError("another comparison is running in this folder", where=folder, hint=hint)
+    if written.is_file():
+        before = yaml.safe_load(written.read_text(encoding="utf-8"))
+        now = yaml.safe_load(text)
+        # Methods, rates and seeds may be added: what they change is checked run by run.
+        free = ("methods", "seeds", "learning_rates")
+        differs = [key for key in now if key not in free and before.get(key) != now[key]]
+        if differs:
+            raise UserError(f"the comparison here has another {' and '.join(differs)}", where=folder, hint=ANOTHER)
+    write_atomic(written, text)
+
+
+def prepare(file: ComparisonFile, folder: Path, console: Console) -> Comparison:
+    """Return the comparison with its base and pairs, which are made if they are not there."""
+    if isinstance(file.pairs, int):
+        pairs = folder / PAIRS
+        if not (pairs / MANIFEST).exists():
+            write_parts(generate_pairs(file.pairs, SEED), pairs, {"pairs": file.pairs, "seed": SEED})
+    else:
+        pairs = Path(file.pairs)
+    if file.base is not None:
+        base, lessons = resolve_model(file.base), None
+    else:
+        base, lessons = folder / BASE, SEED
+        if not (base / "config.json").exists():
+            make_small_base(base, SEED, console)
+    return Comparison.of(file, base, pairs, lessons, console)
+
+
+def _train(plans: Sequence[RunPlan], runs: Path, runner: Runner) -> dict[str, str]:
+    """Train those of ``plans`` that are not trained yet; return by run what was wrong."""
+    for plan in plans:
+        write_plan(plan, runs)
+    return runner.do([("train", plan) for plan in plans if trained_summary(runs, plan) is None], "train")
+
+
+def best_rate(plans: Sequence[RunPlan], runs: Path) -> float | None:
+    """Return the learning rate of the run with the lowest validation loss; None if none has a finite one."""
+    losses = {plan.rate: (trained_summary(runs, plan) or {}).get("validation_best") for plan in plans}
+    finite = {rate: loss for rate, loss in losses.items() if loss is not None and math.isfinite(loss)}
+    return min(finite, key=lambda rate: finite[rate]) if finite else None
+
+
+def forget_unmeasured(plan: RunPlan, runs: Path) -> None:
+    """Remove a run whose weights were removed before it was measured, as another rate was the best then: it is trained
+    again."""
+    run = runs / plan.name
+    if trained_summary(runs, plan) and not measured(runs, plan) and not (run / ADAPTER).exists():
+        shutil.rmtree(run)
+
+
+def remove_weights(run: Path) -> None:
+    """Remove what a run has trained, and its checkpoints; what was written about it stays."""
+    shutil.rmtree(run / ADAPTER, ignore_errors=True)
+    for checkpoints in run.glob("training/*/checkpoints"):
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _line(step: str, plan: RunPlan, runs: Path) -> str:
+    """Return a line about a step that is done."""
+    if step == "measure":
+        scores = (measured(runs, plan) or {})["scores"]
+        return f"{plan.name}: F1 {scores['f1']:.3f}, {scores['unparsed']} of {scores['pairs']:,} answers unparsed"
+    summary = trained_summary(runs, plan) or {}
+    loss = summary.get("validation_best")
+    text = "never finite" if loss is None else f"{loss:.4f}"
+    return f"{plan.name}: validation loss {text}, {summary['seconds']:.0f} s"

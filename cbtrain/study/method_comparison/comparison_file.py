@@ -1,0 +1,151 @@
+"""The file of a comparison: which methods, on which pairs, with how many tokens and trained numbers (torch-free)."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cbtrain.config.schema import StudyConfig
+from cbtrain.config.sources import Layer
+from cbtrain.errors import UserError
+from cbtrain.files import exists, expanded, shipped
+from cbtrain.model.config import HIGHEST_RANK
+from cbtrain.settings import parse_yaml
+from cbtrain.study.entity_matching.settings import STAGE, matching_config
+from cbtrain.study.sweep.sweep_file import NAME, NAME_HINT, nested
+from cbtrain.tasks.entity_matching.generate import FEWEST, PAIRS
+from cbtrain.tasks.entity_matching.prompts import DEFAULT, Prompt
+from cbtrain.text.faults import first_fault
+
+COMPARISONS = "comparisons"
+"""Folder of the shipped ones."""
+
+RATES = "learning_rates"
+
+EQUAL = ("token_budget", "max_epochs", "patience", "validate_every", "seed", "learning_rate", "pack_tokens")
+"""Settings of a stage that are not a method's own."""
+
+Rates = list[float]
+
+MANY, VALIDATIONS = 10_000, 8
+"""Epochs, or validations without improvement, that no run has; validations of a run."""
+
+
+class ComparisonFile(BaseModel):
+    """What is compared. ``methods``: settings of each (those of a stage of training: ``options``, ``lora``, …, and
+    ``learning_rates`` of its own) under a name, which is that of the method if there is no ``method``."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    base: str | None = Field(None, description="model folder or hub id; null: make the task's small base")
+    pairs: int | str = Field(PAIRS, description="pairs of invented products to generate, or a folder of pairs")
+    test_pairs: int | None = Field(None, ge=10, description="ask about so many pairs of the test part; null: all")
+    prompt: str = DEFAULT
+    rank: int = Field(8, ge=1, le=HIGHEST_RANK, description="others train as many numbers as LoRA of this rank")
+    tokens: int = Field(200_000, ge=1_000, description="tokens that each run is trained on")
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="the first one searches the learning rate")
+    learning_rates: Rates = Field([3e-4, 1e-3, 3e-3], min_length=1)
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of every run, as model.weights")
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        """Return ``[lora, full]`` as a mapping, and what is null as no settings."""
+        if isinstance(given, list) and all(isinstance(name, str) for name in given):
+            given = {name: {} for name in given}
+        return {name: own or {} for name, own in given.items()} if isinstance(given, dict) else given
+
+    @field_validator("prompt")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            return Prompt.named(name).name
+        except UserError as error:
+            raise ValueError(f"{error.what}. {error.hint or ''}".rstrip()) from None
+
+    @model_validator(mode="after")
+    def _fits(self) -> ComparisonFile:
+        if isinstance(self.pairs, int) and self.pairs < FEWEST:
+            raise ValueError(f"pairs: must be at least {FEWEST}")
+        for key, values in (("seeds", self.seeds), (RATES, self.learning_rates)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: one comes twice")
+        for name in self.methods:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"methods: {name!r} cannot name a folder. {NAME_HINT}")
+        return self
+
+    def rates(self, name: str) -> Rates:
+        """Return the learning rates of a method, rising. Raises UserError on what is no list of rates."""
+        given = self.methods[name].get(RATES, self.learning_rates)
+        rates = given if isinstance(given, list) else [given]
+        if not rates or not all(
+            isinstance(one, int | float) and not isinstance(one, bool) and one > 0 for one in rates
+        ):
+            hint = f"Write {RATES}: [1.0e-4, 3.0e-4]."
+            raise UserError(f"methods.{name}.{RATES}: must be numbers above 0", hint=hint)
+        return sorted({float(one) for one in rates})
+
+    def check(self) -> None:
+        """Raise UserError on a method whose settings cannot be used, or would make it unequal to others."""
+        for name, own in self.methods.items():
+            where = f"methods.{name}"
+            for key in own:
+                if str(key).partition(".")[0] in EQUAL:
+                    problem = f"{where}.{key}: is the same for all methods, or searched"
+                    raise UserError(problem, hint=f"Leave it out; {RATES}, tokens and seeds say it.")
+            self.rates(name)
+            self.config(name, "base")
+
+    def config(self, name: str, base: str, overrides: Sequence[Layer] = ()) -> StudyConfig:
+        """Return the settings of a run of the method ``name`` over ``base``; ``overrides`` are what is the run's own.
+        Raises UserError on settings that cannot be used."""
+        own = {key: value for key, value in self.methods[name].items() if key != RATES}
+        own.setdefault("method", name)
+        # No run ends before another: the best of all validations is kept.
+        budget = {"token_budget": self.tokens, "max_epochs": MANY, "patience": MANY}
+        budget["validate_every"] = max(1, self.tokens // VALIDATIONS)
+        layers = [
+            Layer("settings", nested(self.settings, "settings")),
+            Layer("the comparison", {STAGE: budget}),
+            Layer(f"methods.{name}", {STAGE: nested(own, f"methods.{name}")}),
+        ]
+        return matching_config(base, layers=[*layers, *overrides])
+
+
+def find_comparison(word: str) -> Path:
+    """Return the file that ``word`` names: a path, or the name of a shipped comparison. Raises UserError if it names
+    none."""
+    path = expanded(word)
+    if exists(path):
+        return path
+    if word not in shipped(COMPARISONS):
+        hint = f"Shipped: {', '.join(shipped(COMPARISONS))}."
+        raise UserError("no such file of a comparison", where=word, hint=hint)
+    return Path(str(importlib.resources.files("cbtrain.configs") / COMPARISONS / f"{word}.yaml"))
+
+
+def read_comparison(path: Path) -> ComparisonFile:
+    """Return the comparison in the YAML file ``path``; a folder of pairs, and a base that is one, beside the file may
+    be named by a path from there. Raises UserError if it cannot be used."""
+    content = parse_yaml(lambda: path.read_text(encoding="utf-8"), path)
+    if not isinstance(content, dict):
+        raise UserError("not a comparison: a mapping with methods", where=path, hint="See docs/methods.md.")
+    for key in ("base", "pairs"):
+        if isinstance(value := content.get(key), str) and (beside := path.parent / expanded(value)).is_dir():
+            content[key] = str(beside.resolve())
+    try:
+        found = ComparisonFile.model_validate(content)
+    except ValidationError as error:
+        raise UserError(first_fault(error), where=path, hint="See docs/methods.md.") from None
+    try:
+        found.check()
+    except UserError as error:
+        problem = f"{error.where}: {error.what}" if error.where else error.what
+        raise UserError(problem, where=path, hint=error.hint) from None
+    return found
