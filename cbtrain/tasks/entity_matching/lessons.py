@@ -1,8 +1,7 @@
 """What a small base model learns before the task: to read titles of products, and to compare them.
 
-Goods and brands are others than the task's, and the question has another form: two titles and nothing else. Three
-kinds of lessons: titles of one product, by which copying between titles is learnt; pairs of a few words, by which
-comparing is; and whole pairs.
+Goods and brands are others than the task's, and the question has another form: two titles and nothing else. Pairs of a
+few words come among whole pairs: by them comparing is learnt soonest.
 """
 
 from __future__ import annotations
@@ -13,26 +12,23 @@ from random import Random
 from cbtrain.tasks.entity_matching.catalogue import UNITS, Family, Product, make_families
 from cbtrain.tasks.entity_matching.generate import OTHERS, titles_of, two_products
 from cbtrain.tasks.entity_matching.pair import LABELS
-from cbtrain.tasks.entity_matching.spelling import recased, title_of, written
+from cbtrain.tasks.entity_matching.spelling import recased, written
 
 BETWEEN = " / "
 """Between two titles."""
 
-LIST, WORDS, WHOLE = "list", "words", "whole"
-SHARES = {LIST: 0.1, WORDS: 0.5, WHOLE: 0.4}
+WORDS, WHOLE = "words", "whole"
+SHARES = {WORDS: 0.6, WHOLE: 0.4}
 """Kinds of lessons and their shares."""
 
 ORDER = ("brand", "line", "code", "kind", *UNITS, "colour")
-
-LISTED = 3
-"""Titles in a list."""
 
 LESSONS_PER_FAMILY = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A question and its answer; a list is an answer alone, to the question ``list``."""
+    """A question and its answer, Yes or No."""
 
     kind: str
     question: str
@@ -48,9 +44,6 @@ def make_lessons(count: int, seed: int) -> list[Lesson]:
 
 
 def _lesson(kind: str, families: list[Family], random: Random) -> Lesson:
-    if kind == LIST:
-        product = random.choice(random.choice(families))
-        return Lesson(kind, LIST, BETWEEN.join(title_of(product, ("code",), random) for _ in range(LISTED)))
     same = random.random() < 0.5
     left, right = two_products("same" if same else random.choice(("hard", "hard", "easy")), families, random)
     titles = titles_of(left, right, random) if kind == WHOLE else _words(left, right, random)
