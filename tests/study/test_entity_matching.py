@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from command import cbtrain
 from random_model import random_model
 from rich.console import Console
 
@@ -85,3 +86,25 @@ def test_bad_input_is_one_line(base, pairs, tmp_path, words, problem, capsys):
     assert main([*TASK, *words, *out]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert re.search(problem, line), line
+
+
+@pytest.mark.slow
+def test_the_whole_way_by_the_command_line(tmp_path):
+    """From nothing to scores; the small base has hardly begun to learn, so no score is asked for."""
+
+    def run(*words):
+        done = cbtrain(*TASK, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("generate", "pairs", "--pairs", "300")
+    assert "60 rows, 15 positive, 45 negative" in run("check", "pairs")
+    run("base", "--out", "small", "base.token_budget=20000", "base.validate_every=10000")
+    command = ("train", "pairs", "--base", "small", "--out", "run", *STEPS, "therapist.lora.rank=4")
+    run(*command)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["prompt"] == DEFAULT
+    again = cbtrain(*TASK, *command, cwd=tmp_path)
+    assert (again.returncode, "training is already finished here" in again.stderr) == (2, True)
+    out = run("evaluate", "pairs", "--base", "small", "--adapter", "run/adapter", "--out", "run/test")
+    assert DEFAULT in out
+    assert scores_of(tmp_path / "run" / "test")["pairs"] == 60

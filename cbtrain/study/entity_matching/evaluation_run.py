@@ -162,15 +162,15 @@ def _ask(
 
 def scores_table(scores: Mapping[str, MatchingScores], console: Console) -> None:
     """Print a row for each prompt, and of several the mean: never the best, which would be chosen by the test set."""
-    numbers = ("pairs", "positive", "F1", "95 % interval", "precision", "recall", "accuracy", "unparsed")
-    table = table_of("prompt", *numbers)
+    first = next(iter(scores.values()))
+    text = f"{first.pairs:,} pairs, {first.positives:,} of them match"
+    console.print(text, highlight=False, markup=False)
+    table = table_of("prompt", "F1", "95 %", "prec.", "recall", "acc.", "unparsed")
     for name, result in scores.items():
         table.add_row(
             name,
-            f"{result.pairs:,}",
-            f"{result.positives:,}",
             f"{result.f1:.3f}",
-            f"{result.f1_low:.3f} to {result.f1_high:.3f}",
+            f"{result.f1_low:.3f}–{result.f1_high:.3f}",
             f"{result.precision:.3f}",
             f"{result.recall:.3f}",
             f"{result.accuracy:.3f}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,10 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
     renderer = ChatRenderer(tokenizer)
     documents = [_document(lesson, str(n), renderer) for n, lesson in enumerate(make_lessons(LESSONS, seed))]
     held_out = make_lessons(HELD_OUT, seed + HELD_OUT_SEED)
-    decoder = Decoder(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id))
+    # Not tied: answers alone are learnt, which drives the head's other rows into one direction; words that were read by
+    # the same rows would no longer differ.
+    architecture = replace(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id), tied_embeddings=False)
+    decoder = Decoder(architecture)
     initialize(decoder, seed)
     widen(decoder)
     stage = Stage(
