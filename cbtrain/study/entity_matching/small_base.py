@@ -39,7 +39,7 @@ from cbtrain.tokens.tokenizer import save_tokenizer, train_word_tokenizer
 from cbtrain.training.loop import train
 from cbtrain.training.stage import Stage
 
-LESSONS, HELD_OUT = 70_000, 600
+LESSONS, HELD_OUT = 55_000, 400
 """Lessons to train and to validate on; the token budget decides how many are used."""
 
 HELD_OUT_SEED = 1_000_000

@@ -1,7 +1,7 @@
 """What a small base model learns before the task: to read titles of products, and to compare them.
 
-Goods and brands are others than the task's, and the question has another form: two titles and nothing else. Pairs of a
-few words come among whole pairs: by them comparing is learnt soonest.
+Goods and brands are others than the task's, and nothing says what is asked: there are two records, as the task's
+prompts write them, and no question. Pairs of a few words come among whole pairs: by them comparing is learnt soonest.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from random import Random
 from cbtrain.tasks.entity_matching.catalogue import UNITS, Family, Product, make_families
 from cbtrain.tasks.entity_matching.generate import OTHERS, titles_of, two_products
 from cbtrain.tasks.entity_matching.pair import LABELS
+from cbtrain.tasks.entity_matching.prompts import RECORDS
 from cbtrain.tasks.entity_matching.spelling import recased, written
-
-BETWEEN = " / "
-"""Between two titles."""
 
 WORDS, WHOLE = "words", "whole"
 SHARES = {WORDS: 0.6, WHOLE: 0.4}
@@ -47,7 +45,7 @@ def _lesson(kind: str, families: list[Family], random: Random) -> Lesson:
     same = random.random() < 0.5
     left, right = two_products("same" if same else random.choice(("hard", "hard", "easy")), families, random)
     titles = titles_of(left, right, random) if kind == WHOLE else _words(left, right, random)
-    return Lesson(kind, BETWEEN.join(titles), LABELS[int(same)])
+    return Lesson(kind, RECORDS.format(left=titles[0], right=titles[1]), LABELS[int(same)])
 
 
 def _words(left: Product, right: Product, random: Random) -> tuple[str, str]:

@@ -17,17 +17,18 @@ _SIMPLE = "Do the two product descriptions match?"
 _FORCE = "Answer with 'Yes' if they do and 'No' if they do not."
 _ENTITIES = "Do the two entity descriptions refer to the same real-world entity?"
 
-_BARE, _QUOTED = "Entity 1: {left}. Entity 2: {right}.", "Entity 1: '{left}'. Entity 2: '{right}'."
+RECORDS, _QUOTED = "Entity 1: {left}. Entity 2: {right}.", "Entity 1: '{left}'. Entity 2: '{right}'."
+"""How two records are written, in the test prompts and in the training prompt."""
 
 TRAINING = "training"
 AS_IN_FILE = "file"
 """The prompt that stands in a file of prompts and answers, word for word."""
 
 PROMPTS = {
-    "domain-complex-free": f"{_COMPLEX} {_BARE}",
-    "domain-simple-free": f"{_SIMPLE} {_BARE}",
-    "domain-complex-force": f"{_COMPLEX} {_FORCE} {_BARE}",
-    "domain-simple-force": f"{_SIMPLE} {_FORCE} {_BARE}",
+    "domain-complex-free": f"{_COMPLEX} {RECORDS}",
+    "domain-simple-free": f"{_SIMPLE} {RECORDS}",
+    "domain-complex-force": f"{_COMPLEX} {_FORCE} {RECORDS}",
+    "domain-simple-force": f"{_SIMPLE} {_FORCE} {RECORDS}",
     TRAINING: f"{_ENTITIES} {_QUOTED}",
 }
 """Prompts by name; ``{left}`` and ``{right}`` are the records."""
