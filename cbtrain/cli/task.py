@@ -40,9 +40,7 @@ def add(commands: Commands) -> None:
     _add_generate(kinds)
     checked = add_command(kinds, "check", _check, "what is in a file or a folder of pairs, and what cannot be used")
     checked.add_argument("path", type=Path, metavar="PATH", help="a file of pairs as it lies, or a folder of parts")
-    base = add_command(
-        kinds, "base", _base, "make a small base model that can read invented products, in minutes on a CPU"
-    )
+    base = add_command(kinds, "base", _base, "teach a small base model to read invented products, on a CPU")
     base.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder to make")
     base.add_argument("--seed", type=int, default=0)
     add_settings(base, example="base.token_budget=500000")

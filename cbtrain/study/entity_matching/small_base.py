@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from cbtrain.study.pipeline import set_up
 from cbtrain.study.run_files import SUMMARY
 from cbtrain.study.stages import tiny_architecture
 from cbtrain.tasks.entity_matching.generate import generate_pairs
-from cbtrain.tasks.entity_matching.lessons import Lesson, make_lessons
+from cbtrain.tasks.entity_matching.lessons import Lesson, lessons
 from cbtrain.tasks.entity_matching.prompts import PROMPTS
 from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.dialogue import Message, SpokenTurn
@@ -39,8 +40,8 @@ from cbtrain.tokens.tokenizer import save_tokenizer, train_word_tokenizer
 from cbtrain.training.loop import train
 from cbtrain.training.stage import Stage
 
-LESSONS, HELD_OUT = 55_000, 400
-"""Lessons to train and to validate on; the token budget decides how many are used."""
+MOST_LESSONS, HELD_OUT = 500_000, 400
+"""Lessons to train on, if the token budget does not end them before, and to validate on."""
 
 HELD_OUT_SEED = 1_000_000
 """Added to the seed for the lessons to validate on."""
@@ -76,8 +77,8 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
         raise UserError("a model is here already", where=out, hint="Choose another --out.")
     tokenizer = small_tokenizer(config)
     renderer = ChatRenderer(tokenizer)
-    documents = [_document(lesson, str(n), renderer) for n, lesson in enumerate(make_lessons(LESSONS, seed))]
-    held_out = make_lessons(HELD_OUT, seed + HELD_OUT_SEED)
+    documents = _documents(seed, config.base.token_budget, renderer)
+    held_out = list(islice(lessons(seed + HELD_OUT_SEED), HELD_OUT))
     # Not tied: answers alone are learnt, which drives the head's other rows into one direction; words that were read by
     # the same rows would no longer differ.
     architecture = replace(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id), tied_embeddings=False)
@@ -116,12 +117,22 @@ def held_out_lessons(seed: int, renderer: ChatRenderer) -> list[Document]:
 
 def small_tokenizer(config: StudyConfig) -> Any:
     """Return a tokenizer of words in small letters, of the task's goods too: it is not what is compared."""
-    lessons = make_lessons(TOKENIZED, config.seed)
     pairs = generate_pairs(TOKENIZED, config.seed)["train"]
-    texts = [f"{lesson.question} {lesson.answer}" for lesson in lessons]
+    texts = [f"{lesson.question} {lesson.answer}" for lesson in islice(lessons(config.seed), TOKENIZED)]
     texts += [title for pair in pairs for title in (pair.left, pair.right)]
     texts += list(PROMPTS.values()) * 50
     return train_word_tokenizer(texts, config.tiny.vocabulary, config.tiny.max_positions)
+
+
+def _documents(seed: int, budget: int | None, renderer: ChatRenderer) -> list[Document]:
+    """Return the documents of the first lessons that fill ``budget`` tokens (None: of all)."""
+    documents, tokens = [], 0
+    for number, lesson in enumerate(islice(lessons(seed), MOST_LESSONS)):
+        documents.append(_document(lesson, str(number), renderer))
+        tokens += len(documents[-1])
+        if budget is not None and tokens >= budget:
+            break
+    return documents
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ prompts write them, and no question. Pairs of a few words come among whole pairs
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -21,7 +22,8 @@ SHARES = {WORDS: 0.6, WHOLE: 0.4}
 
 ORDER = ("brand", "line", "code", "kind", *UNITS, "colour")
 
-LESSONS_PER_FAMILY = 8
+FAMILIES = 5000
+"""Families of products that lessons are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,13 @@ class Lesson:
     answer: str
 
 
-def make_lessons(count: int, seed: int) -> list[Lesson]:
-    """Return ``count`` lessons in random order, equal for equal ``seed``."""
+def lessons(seed: int) -> Iterator[Lesson]:
+    """Yield lessons without end, equal for equal ``seed``."""
     random = Random(seed)
-    families = make_families(max(4, count // LESSONS_PER_FAMILY), OTHERS.kinds, OTHERS.brands, random)
-    kinds = random.choices(list(SHARES), list(SHARES.values()), k=count)
-    return [_lesson(kind, families, random) for kind in kinds]
+    families = make_families(FAMILIES, OTHERS.kinds, OTHERS.brands, random)
+    while True:
+        (kind,) = random.choices(list(SHARES), list(SHARES.values()))
+        yield _lesson(kind, families, random)
 
 
 def _lesson(kind: str, families: list[Family], random: Random) -> Lesson:
