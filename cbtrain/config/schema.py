@@ -112,6 +112,9 @@ def _beyond_zero(stage: str, settings: StageConfig, study: StudyConfig) -> tuple
     if settings.lora_plus_ratio:
         problem = "ZeRO takes one learning rate; leave it out, or set training.engine=torch"
         return f"{stage}.lora_plus_ratio", problem
+    if settings.method == "sparse" and settings.options["selection"] != "none":
+        problem = "places are exchanged by the torch engine only; set it to none, or training.engine=torch"
+        return f"{stage}.options.selection", problem, f"{stage}.method"
     zero = "training.zero_stage"
     method = method_named(settings.method)
     if method.trains_base and study.model.weights == "bf16" and study.training.zero_stage < 2:

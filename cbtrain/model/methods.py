@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from cbtrain.errors import UserError, nearest
 from cbtrain.model.config import FullConfig, LoraConfig
-from cbtrain.model.method_settings import HalfConfig, HypLoraConfig
+from cbtrain.model.method_settings import HalfConfig, HypLoraConfig, SparseConfig
 
 GROUP = "cbtrain.methods"
 """The group of entry points under which packages name their methods."""
@@ -76,7 +76,15 @@ HALF = Method(
     cannot={"nf4": "it needs fp32 or bf16 weights", "zero3": "not tested"},
 )
 
-OURS = (LORA, FULL, HALF, HYPLORA)
+SPARSE = Method(
+    "sparse",
+    SparseConfig,
+    "cbtrain.model.adapters.sparse:SparseAdapter",
+    "a few weights of each linear (SHiRA, SpIEL)",
+    cannot={"zero3": "it changes whole weights, which ZeRO-3 shards"},
+)
+
+OURS = (LORA, FULL, HALF, HYPLORA, SPARSE)
 
 
 @cache

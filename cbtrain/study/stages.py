@@ -16,7 +16,7 @@ from cbtrain.console import loading_bar, say
 from cbtrain.environment import pick_device
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.lora import check_targets
-from cbtrain.model.adapters.methods import inject
+from cbtrain.model.adapters.methods import attach, inject
 from cbtrain.model.architecture import Architecture, read_architecture
 from cbtrain.model.config import ModelConfig
 from cbtrain.model.decoder import Decoder
@@ -179,13 +179,14 @@ class StageSpec:
         )
 
     def check(self) -> None:
-        """Raise UserError on a weight format, an attention back-end, a kernel or an adapter's targets that do not fit
-        the model or the device."""
+        """Raise UserError on a weight format, an attention back-end, a kernel, an adapter's targets or another of its
+        settings that do not fit the model or the device."""
         self.scenario()
         with torch.device("meta"):
             decoder = Decoder(self.architecture)
         try:
             check_targets(self.adapter, decoder)
+            attach(decoder, self.adapter, decoder.device).remove()
         except UserError as error:
             raise UserError(error.what, where=f"{self.name}.{error.where}", hint=error.hint) from None
 

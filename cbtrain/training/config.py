@@ -125,6 +125,9 @@ class StageConfig(BaseModel):
         if self.tokens_per_step and self.tokens_per_step < self.pack_tokens:
             problem = f"tokens_per_step {self.tokens_per_step} is less than one pack ({self.pack_tokens})"
             raise SettingsConflict(problem, "tokens_per_step", "pack_tokens")
+        if self.method == "sparse" and self.options["selection"] != "none" and self.optimizer != "adamw":
+            problem = "options.selection brings an optimizer of its own: leave optimizer out, or set selection to none"
+            raise SettingsConflict(problem, "optimizer", "options.selection", "method")
         if self.lora_plus_ratio and self.method != LORA.name:
             raise SettingsConflict("lora_plus_ratio needs method lora", "lora_plus_ratio", "method")
         if self.lora_plus_ratio and self.optimizer == "sgd":

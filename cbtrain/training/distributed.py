@@ -87,14 +87,23 @@ def gathered(thing: Thing) -> list[Thing]:
 
 
 class Shared(Mapping[str, Tensor]):
-    """The leading rank's ``tensors`` (fp32 on the CPU, of ``shapes``) on every rank: each is sent when it is asked for,
-    which all ranks must do in the same order. So no rank but the leading one holds more than one of them."""
+    """The leading rank's ``tensors`` (on the CPU, of ``shapes``; fp32 if ``dtypes`` has none for them) on every rank:
+    each is sent when it is asked for, which all ranks must do in the same order. So no rank but the leading one holds
+    more than one of them."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
-        self.tensors, self.shapes = tensors, shapes
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        shapes: Mapping[str, torch.Size],
+        dtypes: Mapping[str, torch.dtype] | None = None,
+    ) -> None:
+        self.tensors, self.shapes, self.dtypes = tensors, shapes, dtypes or {}
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor = self.tensors[name].contiguous() if rank() == 0 else torch.empty(self.shapes[name])
+        if rank() == 0:
+            tensor = self.tensors[name].contiguous()
+        else:
+            tensor = torch.empty(self.shapes[name], dtype=self.dtypes.get(name, torch.float32))
         if world() > 1:
             dist.broadcast(tensor, 0)
         return tensor

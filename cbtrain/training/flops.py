@@ -11,7 +11,8 @@ head, P those of the adapter, A the forward cost of causal attention and s the s
   computed for supervised tokens only, which MFU does not subtract: others count them too. Layers that are left to
   autograd keep the products with A (6 in place of 7), and compute ``down_proj`` again where they compute the MLP again.
 
-Where all weights are trained it is ``6 N + 6 s H + 3 A``; where a share h of the linears is, ``(4 + 2 h) N``. ``6 N``
+A method that computes products with whole weights for its update (sparse deltas: the gradient of all of them) does those
+operations in place of the last term of HFU. Where all weights are trained it is ``6 N + 6 s H + 3 A``; where a share h of the linears is, ``(4 + 2 h) N``. ``6 N``
 for LoRA would overstate by up to a half. Unpacking NF4 counts in neither. Only supervised tokens reach the head, since
 the others cannot change a gradient.
 """
@@ -40,7 +41,8 @@ class Flops:
 @dataclass(frozen=True, slots=True)
 class Training:
     """How weights are trained: ``adapter`` counts the trained parameters besides the base; with ``full`` the base's own
-    are trained, of its linears a ``share``. ``activation_checkpointing`` is one level for all layers, or one for each.
+    are trained, of its linears a ``share``. ``dense`` counts weights times products with all of them that the method
+    adds to a pass. ``activation_checkpointing`` is one level for all layers, or one for each.
     ``fused`` says that layers are computed by :mod:`cbtrain.model.fused`, ``pruned`` that the last of them is for
     supervised tokens only."""
 
@@ -50,6 +52,7 @@ class Training:
     activation_checkpointing: str | Sequence[str] = "none"
     fused: bool = True
     pruned: bool = True
+    dense: int = 0
 
 
 def linear_weights(a: Architecture) -> int:
@@ -70,7 +73,10 @@ def micro_batch_flops(a: Architecture, cu_seqlens: Sequence[int], supervised: in
     model = passes * weights + of_head * head + 3 * attention + 6 * adapter_work
     again = sum(_weights_again(a, level, fused=fused) for level in levels) * tokens
     hardware = passes * weights + of_head * head + 2 * again + 3.5 * attention + layer * levels.count("full")
-    hardware += (6 + fused + 2 * again / max(weights, 1)) * adapter_work
+    if training.dense:
+        hardware += 2 * training.dense * tokens
+    else:
+        hardware += (6 + fused + 2 * again / max(weights, 1)) * adapter_work
     if fused and training.pruned and a.layers:
         hardware -= passes * (tokens - supervised) * (linear_weights(a) / a.layers - _before_attention(a))
     return Flops(float(model), float(hardware))

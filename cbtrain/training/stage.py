@@ -116,7 +116,10 @@ class StageState:
             self.best = self.engine.parameters()
         else:
             shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in self.engine.live.items()}
-            self.engine.load(distributed.Shared(self.best, shapes), None)
+            fixed = self.engine.fixed()
+            shapes |= {name: tensor.shape for name, tensor in fixed.items()}
+            dtypes = {name: tensor.dtype for name, tensor in fixed.items()}
+            self.engine.load(distributed.Shared(self.best, shapes, dtypes), None)
 
 
 def make_engine(decoder: Decoder, config: StageConfig, runtime: RuntimeConfig) -> TrainingEngine:

@@ -222,6 +222,8 @@ class StageRun:
         progress, info = self.progress, work.batches[0].step
         progress.advance(info, outcome, self.batches.state())
         progress.joint_steps += joint
+        if not outcome.skipped:
+            self.engine.advance(min(1.0, progress.scheduled / self.budget))
         self._give_up_after_too_many_skipped(info, outcome)
         self.telemetry.step(
             StepRecord(
@@ -267,6 +269,7 @@ class StageRun:
         full, decoder = method_named(self.settings.method).trains_base, self.stage.decoder
         return Training(
             adapter=0 if full else self.trained,
+            dense=decoder.adapter.dense_products if decoder.adapter else 0,
             full=full,
             share=decoder.trained_share if full else 1.0,
             activation_checkpointing=self.stage.levels_now,

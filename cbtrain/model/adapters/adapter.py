@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from cbtrain.model.adapters.own_training import OwnTraining
+
 
 class AdaptedModule(nn.Module, ABC):
     """Changes what the module ``base`` of the decoder returns."""
@@ -92,3 +94,21 @@ class Adapter(ABC):
     ) -> None:
         """Set the optimizer step and the documents of the next forward pass: methods that draw random numbers key them
         with these. Called before each forward pass of training."""
+
+    def fixed(self) -> dict[str, Tensor]:
+        """Return by name the tensors without which its parameters mean nothing and that no gradient changes: they are
+        kept, saved and loaded together with the parameters, under other names than theirs."""
+        return {}
+
+    def own_training(  # noqa: B027 (most methods are trained as the stage says)
+        self, rate: float, betas: tuple[float, float], decay: float
+    ) -> OwnTraining | None:
+        """Return what the method does in training besides gradients, with a learning rate, betas and weight decay for
+        its optimizer; None if it is trained by the stage's."""
+        return None
+
+    @property
+    def dense_products(self) -> int:
+        """Weights times products with all of them that the method adds to a forward and backward pass, each 2
+        operations a token."""
+        return 0

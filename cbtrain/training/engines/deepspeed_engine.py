@@ -80,7 +80,7 @@ class DeepSpeedEngine(TrainingEngine):
     @torch.no_grad()
     def parameters(self) -> State:
         full = {name: self._full(p) for name, p in self.live.items()} if self.stage else self.live
-        return self._on_leader(full)
+        return self._on_leader({**full, **self.fixed()})
 
     @torch.no_grad()
     def optimizer_state(self) -> State:
@@ -99,6 +99,8 @@ class DeepSpeedEngine(TrainingEngine):
             for key in MOMENTS[self.config.optimizer] if optimizer is not None else ():
                 zeros = torch.zeros_like(parameters[name])  # a run that had not stepped yet has no moments
                 self._set(parameter, cast(Mapping[str, Tensor], optimizer).get(f"{name}/{key}", zeros), key)
+        for name, tensor in self.fixed().items():
+            tensor.copy_(parameters[name])
         if optimizer is not None:
             steps = next((value for key, value in optimizer.items() if key.endswith("/step")), torch.zeros(()))
             for state in self._states():
@@ -111,7 +113,7 @@ class DeepSpeedEngine(TrainingEngine):
         states = [value for state in self._states() for value in state.values()]
         masters = self._flat() if self.stage else []
         gradients = 4 * numbers // (self.world if self.stage >= 2 else 1)
-        adapters = size * numbers // share if self.decoder.adapter else 0
+        adapters = size * numbers // share + bytes_of(*self.fixed().values()) if self.decoder.adapter else 0
         return StaticMemory(adapters, gradients, bytes_of(*states, *masters))
 
     def close(self) -> None:

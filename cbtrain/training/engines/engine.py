@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cbtrain.model.adapters.own_training import OwnTraining
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
 from cbtrain.training import distributed
@@ -39,6 +40,9 @@ class TrainingEngine(ABC):
     live: dict[str, nn.Parameter]
     """The trained parameters by name, as they are in the decoder."""
 
+    own: OwnTraining | None = None
+    """What the method does in training besides gradients."""
+
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         self.rank, self.world = distributed.rank(), distributed.world()
@@ -65,7 +69,8 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def parameters(self) -> State:
-        """Return the trained parameters in fp32 on the leading rank, nothing on others. Every rank must call this."""
+        """Return the trained parameters in fp32, and what is fixed with them (:meth:`fixed`), on the leading rank,
+        nothing on others. Every rank must call this."""
 
     @abstractmethod
     def optimizer_state(self) -> State:
@@ -79,6 +84,16 @@ class TrainingEngine(ABC):
     @abstractmethod
     def static_memory(self) -> StaticMemory:
         """Return the bytes that this rank holds between steps."""
+
+    def advance(self, done: float) -> None:
+        """Do what the method does after an update, with which training is ``done``: a share of its schedule."""
+        if self.own is not None:
+            self.own.advance(done)
+
+    def fixed(self) -> Mapping[str, Tensor]:
+        """Return the tensors by name that belong to the parameters and that no gradient changes, as the adapter holds
+        them."""
+        return self.decoder.adapter.fixed() if self.decoder.adapter else {}
 
     def sum(self, value: Tensor) -> Tensor:
         """Return ``value`` summed over ranks (in place)."""

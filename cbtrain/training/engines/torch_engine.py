@@ -30,7 +30,11 @@ class TorchEngine(TrainingEngine):
         self.live = decoder.trainable_parameters()
         self.masters: dict[str, Tensor] = {name: _master(p) for name, p in self.live.items()}
         self.rounded = [(p, self.masters[name]) for name, p in self.live.items() if self.masters[name] is not p]
-        self.optimizer: Any = make_optimizer(self.masters, config)
+        betas = (config.beta1, config.beta2)
+        if decoder.adapter is not None:
+            self.own = decoder.adapter.own_training(config.learning_rate, betas, config.weight_decay)
+        self.optimizer: Any = make_optimizer(self.masters, config) if self.own is None else self.own.optimizer
+        self.lockstep = self.own is not None and self.own.lockstep
 
     def token_losses(self, pack: Pack) -> tuple[Tensor, Tensor]:
         with self.forward_context():
@@ -53,15 +57,21 @@ class TorchEngine(TrainingEngine):
             self.optimizer.step()
             for parameter, master in self.rounded:
                 parameter.data.copy_(master)
+            if self.own is not None:
+                self.own.end_step(clipped_by(norm, self.config.clip_norm))
         self.discard()
         return norm, finite
 
     def discard(self) -> None:
+        if self.own is not None:
+            self.own.discard()
         for tensor in (*self.masters.values(), *self.live.values()):
             tensor.grad = None
 
     def parameters(self) -> State:
-        return {} if self.rank else {name: on_host(master) for name, master in self.masters.items()}
+        if self.rank:
+            return {}
+        return {name: on_host(tensor) for name, tensor in {**self.masters, **self.fixed()}.items()}
 
     def optimizer_state(self) -> State:
         if self.rank:
@@ -78,6 +88,8 @@ class TorchEngine(TrainingEngine):
             master.copy_(parameters[name])
         for parameter, master in self.rounded:
             parameter.copy_(master)
+        for name, tensor in self.fixed().items():
+            tensor.copy_(parameters[name])
         if optimizer is None:
             return
         self.optimizer.state.clear()
@@ -85,6 +97,8 @@ class TorchEngine(TrainingEngine):
         for key, value in optimizer.items():
             name, _, leaf = key.rpartition("/")
             self._set_state(name, leaf, value, *places[name])
+        if self.own is not None:
+            self.own.resume()
 
     def _places(self) -> list[tuple[int, int, str]]:
         """Return group, index in it and name of every tensor that the optimizer steps on."""
@@ -113,9 +127,13 @@ class TorchEngine(TrainingEngine):
     def static_memory(self) -> StaticMemory:
         states = [v for state in self.optimizer.state.values() for v in state.values()]
         trained = list(self.masters.values())
-        adapters = bytes_of(*self.live.values()) if self.decoder.adapter else 0
+        adapters = bytes_of(*self.live.values(), *self.fixed().values()) if self.decoder.adapter else 0
         extra = bytes_of(*(master for _, master in self.rounded))
         return StaticMemory(adapters, 4 * sum(t.numel() for t in trained), bytes_of(*states) + extra)
+
+    def close(self) -> None:
+        if self.own is not None:
+            self.own.close()
 
     def _sum_gradients(self) -> None:
         if self.world == 1:
@@ -127,6 +145,11 @@ class TorchEngine(TrainingEngine):
         dist.all_reduce(flat)
         for tensor, part in zip(trained, flat.split([g.numel() for g in gradients]), strict=True):
             tensor.grad = part.view_as(tensor)
+
+
+def clipped_by(norm: Tensor, largest: float) -> float:
+    """Return what gradients of this ``norm`` are multiplied by to be clipped to ``largest``, as PyTorch does it."""
+    return min(1.0, largest / (float(norm) + 1e-6))
 
 
 def _master(parameter: nn.Parameter) -> Tensor:

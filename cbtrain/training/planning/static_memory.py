@@ -38,9 +38,11 @@ def predict_static_memory(decoder: Decoder, scenario: Scenario) -> PredictedStat
     trained, memory = list(decoder.trainable_parameters().values()), weight_memory(decoder)
     parameters, stage, world = sum(p.numel() for p in trained), scenario.zero_stage, scenario.world
     weights = memory.bytes
-    moments = sum(_moments(p, scenario.optimizer) for p in trained)
-    copies = 2 * 4 * parameters + moments if scenario.copies else 0
-    adapters = 0 if scenario.full else 4 * parameters
+    own = _own_state(decoder)
+    moments = sum(_moments(p, scenario.optimizer) for p in trained) if own is None else own
+    fixed = sum(t.numel() * t.element_size() for t in (decoder.adapter.fixed() if decoder.adapter else {}).values())
+    copies = 2 * (4 * parameters + fixed) + moments if scenario.copies else 0
+    adapters = 0 if scenario.full else 4 * parameters + fixed
     gradients = 4 * parameters
     # ZeRO steps on fp32 master weights; the torch engine keeps them only of bf16 parameters.
     masters = 4 * parameters if stage else sum(4 * p.numel() for p in rounded(trained))
@@ -61,7 +63,10 @@ def static_tensor_sizes(decoder: Decoder, scenario: Scenario) -> list[int]:
     trained = list(decoder.trainable_parameters().values())
     sizes = [linear.weight_bytes for linear in decoder.linears.values() if not list(linear.parameters(recurse=False))]
     sizes += [p.numel() * p.element_size() for p in decoder.parameters()]
-    return sizes + optimizer_tensor_sizes(trained, scenario)
+    sizes += [t.numel() * t.element_size() for t in (decoder.adapter.fixed() if decoder.adapter else {}).values()]
+    if (own := _own_state(decoder)) is None:
+        return sizes + optimizer_tensor_sizes(trained, scenario)
+    return sizes + [own // len(trained)] * len(trained) + [4 * p.numel() for p in trained if scenario.accumulates]
 
 
 def optimizer_tensor_sizes(trained: Sequence[nn.Parameter], scenario: Scenario) -> list[int]:
@@ -77,6 +82,15 @@ def optimizer_tensor_sizes(trained: Sequence[nn.Parameter], scenario: Scenario) 
 def rounded(trained: list[nn.Parameter]) -> list[nn.Parameter]:
     """Return the parameters in less than fp32, for which the engine keeps masters and gradients in fp32."""
     return [parameter for parameter in trained if parameter.dtype != torch.float32]
+
+
+def _own_state(decoder: Decoder) -> int | None:
+    """Return the bytes of the optimizer's state if the method brings one of its own, else None."""
+    own = decoder.adapter.own_training(1e-4, (0.9, 0.95), 0.0) if decoder.adapter else None
+    if own is None:
+        return None
+    own.close()
+    return own.state_bytes
 
 
 def _moments(parameter: nn.Parameter, optimizer: str) -> int:

@@ -12,6 +12,7 @@ import torch
 
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.levels import LEVELS
+from cbtrain.model.method_settings import SparseConfig
 from cbtrain.training.config import StageConfig
 from cbtrain.training.engines.engine import TrainingEngine
 from cbtrain.training.engines.torch_engine import TorchEngine
@@ -75,6 +76,7 @@ def flops_of(scenario: Scenario, shape: PackShape, trained: Trained) -> Flops:
         activation_checkpointing=scenario.activation_checkpointing,
         fused=scenario.fused,
         pruned=scenario.savings.pruned,
+        dense=dense,
     )
     return micro_batch_flops(scenario.architecture, shape.cu_seqlens, shape.supervised, training)
 
