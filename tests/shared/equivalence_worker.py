@@ -16,6 +16,7 @@ from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.fused.savings import Savings
 from cbtrain.model.kernel_choice import choose_kernels
+from cbtrain.model.method_settings import SparseConfig
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training import distributed
@@ -42,6 +43,8 @@ def packs(step, layout):
     own = documents(step)
     if layout == "one":
         return [build_pack(own)]
+    if layout == "masked first":
+        return [build_pack(own[3:4]), build_pack(own[0:2]), build_pack([own[2], own[4]]), build_pack(own[5:])]
     return [build_pack(own[0:2]), build_pack(own[3:4]), build_pack([own[2], own[4]]), build_pack(own[5:])]
 
 
@@ -60,7 +63,10 @@ def decoder(method, *, weights="fp32", level="none", device="cpu", dropout=0.1):
         made = decoder_of(shape).to(torch.bfloat16 if weights == "bf16" else torch.float32)
     made = made.to(device)
     # Rank 3: some tensors have an odd number of entries and cannot be shared evenly by two ranks.
-    inject(made, LoraConfig(rank=3, alpha=6, dropout=dropout) if method == "lora" else FullConfig(), seed=1)
+    if isinstance(method, dict):
+        inject(made, SparseConfig(**method), seed=1)
+    else:
+        inject(made, LoraConfig(rank=3, alpha=6, dropout=dropout) if method == "lora" else FullConfig(), seed=1)
     if method == "lora":
         generator = torch.Generator().manual_seed(2)
         for name, parameter in made.trainable_parameters().items():
@@ -79,7 +85,7 @@ def decoder_of(shape):
 def train(settings):
     """Every number of one short run; None on ranks other than the leading one."""
     made = decoder(
-        settings.get("method", "lora"),
+        settings.get("method", "lora"),  # or the settings of sparse deltas
         weights=settings.get("weights", "fp32"),
         level=settings.get("activation_checkpointing", "none"),
         device=settings.get("device", "cpu"),
@@ -107,6 +113,8 @@ def train(settings):
         if step == settings.get("poison"):
             poisoned.append(step)
         results.append(train_step(made, engine, batches, settings["rate"], step=step))
+        if not results[-1].skipped:
+            engine.advance((step + 1) / settings["steps"])
         poisoned.clear()
         if step == 0:
             after_one = engine.parameters()
@@ -123,8 +131,15 @@ def train(settings):
         "optimizer": optimizer,
         "step": settings["steps"],
         "world": engine.world,
+        "alike": all_alike({**made.trainable_parameters(), **engine.fixed()}),
         "held": (held.gradients, held.optimizer),
     }
+
+
+def all_alike(tensors):
+    """Whether they are the same on every rank."""
+    found = distributed.gathered([tensor.detach() for tensor in tensors.values()])
+    return all(torch.equal(one, two) for other in found for one, two in zip(found[0], other, strict=True))
 
 
 def main(arguments):

@@ -88,9 +88,8 @@ class SparseLinear(AdaptedLinear):
         return self._add_to(torch.zeros(self.shape, dtype=dtype, device=self.values.device))
 
     def _add_to(self, weight: Tensor) -> Tensor:
-        """Add the values to ``weight``, in fp32 or wider, round them to its dtype, and return it."""
-        flat, places = weight.view(-1), self.indices.long()
-        flat[places] = (flat[places].to(self.values.dtype) + self.values.detach()).to(weight.dtype)
+        """Add the values, rounded to its dtype, to ``weight``, and return it."""
+        weight.view(-1)[self.indices.long()] += self.values.detach().to(weight.dtype)
         return weight
 
     def _folds(self, x: Tensor) -> bool:
