@@ -171,3 +171,38 @@ def check_end(made, name):
         found["merged_weight"] = one.effective_weight(one.base.weight)
         for array, value in found.items():
             torch.testing.assert_close(value.detach(), number(f"{name}.{layer}.{array}"), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fault", [None, "seeding", "age"])
+def test_what_a_grown_weight_begins_with(fault):
+    """Three updates of two packs each, one update clipped to a half."""
+    made = linear(number("W1"), range(96))
+    config = SparseConfig(selection="accumulated-gradients", every=8, collect=3, faults=[fault] if fault else [])
+    own = sparse_training({"l1": made}, config, 0.01, (0.9, 0.999), 0.0)
+    random, packs, factors = torch.Generator().manual_seed(0), [], (1.0, 0.5, 1.0)
+    for factor in factors:
+        packs.append([0.1 * torch.randn(24, 16, generator=random) for _ in range(2)])
+        for gradient in packs[-1]:
+            made.watch(gradient)
+        made.values.grad = torch.randn(96, generator=random)
+        own.optimizer.step()
+        own.end_step(factor)
+    first = packs[0][0].abs().flatten()
+    candidates = set(first.argsort(descending=True)[:96].tolist())
+    own.advance(0.1)
+    grown, updates, state = made.indices >= 96, 3, own.optimizer.state[made.values]
+    assert set(made.indices.tolist()) == candidates  # the first selection exchanges all
+    pairs = [(factor * one, factor * two) for factor, (one, two) in zip(factors, packs, strict=True)]
+    steps = torch.stack([one + two for one, two in pairs]).flatten(1)
+    mean, square, age = steps.mean(0), steps.square().mean(0), updates + 1
+    if fault == "seeding":  # as the reference adds up what it has divided
+        each = torch.stack([pack for pair in pairs for pack in pair]).flatten(1)
+        mean, square = each.mean(0), each.square().mean(0)
+    if fault == "age":
+        age = updates
+    places = made.indices[grown].long()
+    torch.testing.assert_close(state[MEAN][grown], mean[places] * (1 - 0.9**updates), atol=1e-7, rtol=1e-4)
+    torch.testing.assert_close(state[SQUARE][grown], square[places] * (1 - 0.999**updates), atol=1e-9, rtol=1e-3)
+    assert set(state[AGE][grown].tolist()) == {age}
+    assert not made.values[grown].any()
+    assert set(state[AGE][~grown].tolist()) == {4}
