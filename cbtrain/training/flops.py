@@ -11,10 +11,10 @@ head, P those of the adapter, A the forward cost of causal attention and s the s
   computed for supervised tokens only, which MFU does not subtract: others count them too. Layers that are left to
   autograd keep the products with A (6 in place of 7), and compute ``down_proj`` again where they compute the MLP again.
 
-A method that computes products with whole weights for its update (sparse deltas: the gradient of all of them) does those
-operations in place of the last term of HFU. Where all weights are trained it is ``6 N + 6 s H + 3 A``; where a share h of the linears is, ``(4 + 2 h) N``. ``6 N``
-for LoRA would overstate by up to a half. Unpacking NF4 counts in neither. Only supervised tokens reach the head, since
-the others cannot change a gradient.
+A method that computes products with whole weights for its update (sparse deltas: the gradient of all of them) does
+those operations in place of the last term of HFU. Where all weights are trained it is ``6 N + 6 s H + 3 A``; where a
+share h of the linears is, ``(4 + 2 h) N``. ``6 N`` for LoRA would overstate by up to a half. Unpacking NF4 counts in
+neither. Only supervised tokens reach the head, since the others cannot change a gradient.
 """
 
 from __future__ import annotations

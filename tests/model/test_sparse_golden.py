@@ -65,7 +65,9 @@ def test_beside_bf16_small_changes_stay_unless_the_reference_s_rounding_is_wante
     exact = torch.zeros(8, 16).flatten().index_add(0, number("bf16.indices").long(), values).view(8, 16)
     for training in (True, False):
         made.train(training)
-        torch.testing.assert_close(made.update(x.bfloat16()).float(), x.bfloat16().float() @ exact.T, rtol=2e-2, atol=1e-5)
+        torch.testing.assert_close(
+            made.update(x.bfloat16()).float(), x.bfloat16().float() @ exact.T, rtol=2e-2, atol=1e-5
+        )
         assert made(x.bfloat16()).dtype == torch.bfloat16
     small = values.abs() < 1e-4  # of these alone nothing would be left
     with torch.no_grad():

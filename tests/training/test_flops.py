@@ -11,7 +11,8 @@ from cbtrain.model.adapters.methods import inject
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.decoder import Decoder, initialize
 from cbtrain.model.fused.savings import Savings
-from cbtrain.model.method_settings import HalfConfig
+from cbtrain.model.method_settings import HalfConfig, SparseConfig
+from cbtrain.model.methods import method_of
 from cbtrain.tokens.document import Document
 from cbtrain.tokens.pack import build_pack
 from cbtrain.training.flops import Training, linear_weights, micro_batch_flops, step_flops
@@ -43,10 +44,11 @@ def counted(config, supervised, level="none", savings=ALL):
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place}) as counter:
         loss_sum(decoder, pack).backward()
     products = sum(count for operator, count in counter.get_flop_counts()["Global"].items() if "mm" in str(operator))
-    full = not isinstance(config, LoraConfig)
+    full = method_of(config).trains_base
     trained = 0 if full else sum(p.numel() for p in decoder.trainable_parameters().values())
     share = decoder.trained_share if full else 1.0
-    training = Training(trained, full, share, level, fused=decoder.fuses, pruned=savings.pruned)
+    dense = decoder.adapter.dense_products
+    training = Training(trained, full, share, level, fused=decoder.fuses, pruned=savings.pruned, dense=dense)
     return products, micro_batch_flops(DEEP, pack.cu_seqlens, pack.supervised, training)
 
 
@@ -60,6 +62,12 @@ def test_model_operations_are_what_runs_plainly(config, supervised):
     products, told = counted(config, supervised, savings=Savings(fused=False))
     # The first layer's input needs no gradient, which spares a little.
     assert products == pytest.approx(told.model - 3 * ATTENTION, rel=0.03)
+
+
+def test_sparse_deltas_compute_the_gradient_of_whole_weights():
+    products, told = counted(SparseConfig(rank=4), 60)
+    assert products == pytest.approx(told.hardware - 3.5 * ATTENTION, rel=0.03)
+    assert told.hardware > 1.05 * counted(LoraConfig(rank=4), 60)[1].hardware
 
 
 @pytest.mark.parametrize("supervised", [60, 30, 15])

@@ -17,7 +17,7 @@ from cbtrain.errors import UserError
 from cbtrain.model.config import FullConfig, LoraConfig
 from cbtrain.model.fused.levels import LEVELS, levels_of, mixtures
 from cbtrain.model.linears.formats import WeightFormat
-from cbtrain.model.method_settings import HalfConfig, HypLoraConfig
+from cbtrain.model.method_settings import HalfConfig, HypLoraConfig, SparseConfig
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.tokens.document import Document
@@ -91,6 +91,9 @@ CASES = {
     "half bf16, recomputed": scenario("bf16", HalfConfig(), activation_checkpointing="full"),
     "hyplora": scenario(adapter=HypLoraConfig(rank=4)),
     "hyplora nf4": scenario("nf4", HypLoraConfig(rank=4)),
+    "sparse": scenario(adapter=SparseConfig(rank=4)),
+    "sparse bf16": scenario("bf16", SparseConfig(rank=4)),
+    "sparse nf4": scenario("nf4", SparseConfig(rank=4)),
     "window": scenario(architecture=replace(ARCHITECTURE, sliding_window=32)),
     "qwen": scenario(architecture=replace(ARCHITECTURE, qkv_bias=True, qk_norm=True, tied_embeddings=False)),
 }
@@ -106,7 +109,7 @@ def test_the_meta_decoder_allocates_what_the_decoder_does(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["lora", "dora", "bf16", "nf4", "full", "full bf16", "head trained", "half", "hyplora"]
+    "name", ["lora", "dora", "bf16", "nf4", "full", "full bf16", "head trained", "half", "hyplora", "sparse"]
 )
 def test_what_is_held_is_counted_as_the_engine_does(name):
     case, pack = CASES[name], SHAPE.pack(ARCHITECTURE.vocabulary)

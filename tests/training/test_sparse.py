@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
+from batches import micro_batches
 from equivalence_worker import decoder, packs
 from forked import run_ranks
-from batches import micro_batches
 from safetensors.torch import load_file
 
 from cbtrain.training.checkpoints.checkpoint import steps
@@ -95,7 +95,7 @@ def test_a_resumed_run_chooses_what_the_whole_one_chose(selection, tmp_path):
     result = json.loads((whole / "result.json").read_text())
     best = load_file(whole / "checkpoints" / f"step-{result['best_step']}" / "adapter" / "adapter.safetensors")
     assert best.keys() == theirs.keys()
-    assert all(torch.equal(theirs[name], value) for name, value in best.items())  # places too, though they changed since
+    assert all(torch.equal(theirs[name], value) for name, value in best.items())  # of their own places
     assert any(not torch.equal(load_file(files[0])[name], value) for name, value in best.items() if "indices" in name)
 
 

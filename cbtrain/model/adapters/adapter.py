@@ -100,9 +100,7 @@ class Adapter(ABC):
         kept, saved and loaded together with the parameters, under other names than theirs."""
         return {}
 
-    def own_training(  # noqa: B027 (most methods are trained as the stage says)
-        self, rate: float, betas: tuple[float, float], decay: float
-    ) -> OwnTraining | None:
+    def own_training(self, rate: float, betas: tuple[float, float], decay: float) -> OwnTraining | None:
         """Return what the method does in training besides gradients, with a learning rate, betas and weight decay for
         its optimizer; None if it is trained by the stage's."""
         return None

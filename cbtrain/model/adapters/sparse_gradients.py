@@ -1,13 +1,14 @@
 """SpIEL-AG: grow where the gradients of a few updates add up to most.
 
 Gradients are summed over a phase: the updates from the last multiple of ``every`` to the selection (the first phase
-begins with training). In its first pack the candidates are fixed: of each linear as many as are trained, with the largest
-gradients. Of several ranks' first packs it is that of the first rank which has something supervised in it.
+begins with training). In its first pack the candidates are fixed: of each linear as many as are trained, with the
+largest gradients. Of several ranks' first packs it is that of the first rank which has something supervised in it.
 
-Here an update's gradient is the sum over its packs and ranks, each divided by the supervised tokens of the whole update:
-what the optimizer gets, clipped as it is clipped. A weight that grows begins with the mean of it and of its square over
-the updates of the phase, as if it had been trained in them. With one pack an update, or packs alike, the mean is the
-reference's, without the fault ``seeding``: there it is the mean over packs whose losses were divided by their number.
+Here an update's gradient is the sum over its packs and ranks, each divided by the supervised tokens of the whole
+update: what the optimizer gets, clipped as it is clipped. A weight that grows begins with the mean of it and of its
+square over the updates of the phase, as if it had been trained in them. With one pack an update this is what the
+reference does. With n equal packs its mean is n times the reference's, which is over packs whose losses were divided by
+n (the fault ``seeding``); packs with more supervised tokens count for more.
 """
 
 from __future__ import annotations

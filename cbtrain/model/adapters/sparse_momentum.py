@@ -16,9 +16,7 @@ class MomentumTraining(SparseTraining):
     """A weight's score is the product of its row's and its column's accumulator. A weight that is dropped cannot come
     back in the same selection."""
 
-    def __init__(
-        self, modules: Mapping[str, SparseLinear], config: SparseConfig, rate: float, decay: float
-    ) -> None:
+    def __init__(self, modules: Mapping[str, SparseLinear], config: SparseConfig, rate: float, decay: float) -> None:
         super().__init__(modules, config, Sm3(list(modules.values()), rate, decay))
 
     def choose(self, module: SparseLinear, count: int) -> Exchange:
