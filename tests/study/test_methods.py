@@ -158,6 +158,31 @@ def test_a_method_goes_through_the_whole_study(method, base, tmp_path):
 
 
 @pytest.mark.slow
+def test_sparse_deltas_go_through_the_whole_study_and_are_merged(tmp_path):
+    settings = ["therapist.method=sparse", "therapist.options.selection=accumulated-gradients"]
+    settings += ["therapist.options.every=6", "therapist.options.collect=2", "therapist.learning_rate=3e-3"]
+    few = [setting for setting in SMALL if not setting.startswith("therapist.")]
+    settings += [*few, "therapist.token_budget=20000", "patient.method=sparse"]
+    done = cbtrain("run", "--config", "quick", "--out", "run", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    training = {t["name"]: t for t in json.loads((tmp_path / "run" / "study.json").read_text())["training"]}
+    assert training["therapist"]["method"] == training["patient"]["method"] == "sparse"
+    assert training["therapist"]["validation_best"] < training["therapist"]["validation_before"]
+    files = load_file(tmp_path / "run" / "therapist" / "adapter.safetensors")
+    best = training["therapist"]["best_step"]
+    checkpoint = tmp_path / "run" / "training" / "therapist" / "checkpoints" / f"step-{best}" / "adapter"
+    kept = load_file(checkpoint / "adapter.safetensors")
+    assert kept.keys() == files.keys()
+    assert all((kept[name] == files[name]).all() for name in files)
+    assert "chosen by their gradients (SpIEL-AG)" in (tmp_path / "run" / "therapist" / "README.md").read_text()
+    merged = cbtrain("merge", "--model", "run/base", "--adapter", "run/therapist", "--out", "merged", cwd=tmp_path)
+    assert merged.returncode == 0, merged.stderr
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("run/base", "merged"))
+    changed = sum(int((after[name] != before[name]).sum()) for name in after)
+    assert 0 < changed <= training["therapist"]["trainable"]
+
+
+@pytest.mark.slow
 def test_nf4(tmp_path):
     done = cbtrain("run", "--config", "quick", "--out", "run", "model.weights=nf4", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -177,6 +202,18 @@ def test_nf4(tmp_path):
         (
             ["therapist.method=full", "model.weights=nf4"],
             "therapist.method: full cannot train weights in nf4: it needs fp32 or bf16 weights; set model.weights",
+        ),
+        (
+            ["therapist.method=sparse", "therapist.options.parameters=99999999"],
+            "therapist.options.parameters: 99,999,999 weights are to be trained, and the targets have",
+        ),
+        (
+            ["therapist.method=sparse", "training.engine=deepspeed", "training.zero_stage=3"],
+            "sparse cannot be sharded by ZeRO-3: it changes whole weights",
+        ),
+        (
+            ["therapist.method=sparse", "therapist.options.selection=momentum", "training.engine=deepspeed"],
+            "therapist.options.selection: places are exchanged by the torch engine only",
         ),
         (["model.attention=torch-varlen", "model.device=cpu"], "'torch-varlen' cannot be used"),
         (["patient.lora.targets=[layers.99.mlp.up_proj]"], "patient.lora.targets: target 'layers.99.mlp.up_proj'"),
