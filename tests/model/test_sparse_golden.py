@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from cbtrain.model.adapters.sparse_gradients import CANDIDATES, SQUARES, SUMS
+from cbtrain.model.adapters.sparse_gradients import CANDIDATES, SQUARES, SUMS, GradientTraining
 from cbtrain.model.adapters.sparse_linear import SparseLinear
+from cbtrain.model.adapters.sparse_momentum import MomentumTraining
 from cbtrain.model.adapters.sparse_optimizers import AGE, COLUMNS, MEAN, ROWS, SQUARE
-from cbtrain.model.adapters.sparse_training import sparse_training
 from cbtrain.model.linears.dense import DenseLinear
 from cbtrain.model.method_settings import SparseConfig
 
@@ -86,9 +86,12 @@ class Driven:
         }
         settings = {"every": run["S"], "collect": run["gamma"], "share": run["initial_rate"], "policy": run["policy"]}
         config = SparseConfig(selection=SELECTIONS[run["variant"]], faults=list(faults), **settings)
-        betas = tuple(run["betas"] or (0.9, 0.999))
-        self.own = sparse_training(self.linears, config, run["lr"], betas, run["weight_decay"])
-        self.own.optimizer.param_groups[0]["eps"] = run["eps"]
+        if run["variant"] == "MA":
+            self.own = MomentumTraining(self.linears, config, run["lr"], run["weight_decay"])
+        else:
+            betas = tuple(run["betas"])
+            self.own = GradientTraining(self.linears, config, run["lr"], betas, run["weight_decay"])
+            self.own.optimizer.param_groups[0]["eps"] = run["eps"]
         self.micro_batch = self.update = 0
 
     def state(self, name):
@@ -180,7 +183,7 @@ def test_what_a_grown_weight_begins_with(fault):
     """Three updates of two packs each, one update clipped to a half."""
     made = linear(number("W1"), range(96))
     config = SparseConfig(selection="accumulated-gradients", every=8, collect=3, faults=[fault] if fault else [])
-    own = sparse_training({"l1": made}, config, 0.01, (0.9, 0.999), 0.0)
+    own = GradientTraining({"l1": made}, config, 0.01, (0.9, 0.999), 0.0)
     random, packs, factors = torch.Generator().manual_seed(0), [], (1.0, 0.5, 1.0)
     for factor in factors:
         packs.append([0.1 * torch.randn(24, 16, generator=random) for _ in range(2)])

@@ -17,7 +17,9 @@ from cbtrain.model.adapters.linears_adapter import LinearsAdapter
 from cbtrain.model.adapters.lora import is_target
 from cbtrain.model.adapters.own_format import write_adapter
 from cbtrain.model.adapters.own_training import OwnTraining
+from cbtrain.model.adapters.sparse_gradients import GradientTraining
 from cbtrain.model.adapters.sparse_linear import SparseLinear
+from cbtrain.model.adapters.sparse_momentum import MomentumTraining
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.method_settings import SparseConfig
@@ -58,9 +60,9 @@ class SparseAdapter(LinearsAdapter[SparseLinear]):
     def own_training(self, rate: float, betas: tuple[float, float], decay: float) -> OwnTraining | None:
         if self.config.selection == "none":
             return None
-        from cbtrain.model.adapters.sparse_training import sparse_training
-
-        return sparse_training(self.modules, self.config, rate, betas, decay)
+        if self.config.selection == "momentum":
+            return MomentumTraining(self.modules, self.config, rate, decay)
+        return GradientTraining(self.modules, self.config, rate, betas, decay)
 
     @property
     def dense_products(self) -> int:

@@ -39,7 +39,7 @@ class AgedAdamW(torch.optim.Optimizer):
         super().__init__([module.values for module in modules], defaults)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             for values in group["params"]:
                 if values.grad is not None:
@@ -69,7 +69,7 @@ class Sm3(torch.optim.Optimizer):
         super().__init__([module.values for module in modules], {"lr": rate, "weight_decay": decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         (group,) = self.param_groups
         for module in self.modules:
             if module.values.grad is not None:

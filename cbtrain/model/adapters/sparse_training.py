@@ -90,22 +90,6 @@ def share_at(update: int, done: float, config: SparseConfig) -> float:
     return 1.0 if update == config.collect else config.share * (1 - done)
 
 
-def sparse_training(
-    modules: Mapping[str, SparseLinear],
-    config: SparseConfig,
-    rate: float,
-    betas: tuple[float, float],
-    decay: float,
-) -> SparseTraining:
-    """Return what exchanges the weights of ``modules`` (by path) as ``config`` says, with its optimizer."""
-    from cbtrain.model.adapters.sparse_gradients import GradientTraining
-    from cbtrain.model.adapters.sparse_momentum import MomentumTraining
-
-    if config.selection == "momentum":
-        return MomentumTraining(modules, config, rate, decay)
-    return GradientTraining(modules, config, rate, betas, decay)
-
-
 def smallest(values: Tensor, count: int) -> Tensor:
     """Return the slots of the ``count`` smallest ``values`` without their sign, in order; of equal ones the first."""
     return values.detach().abs().sort(stable=True).indices[:count]
