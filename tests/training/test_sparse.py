@@ -19,16 +19,16 @@ PHASES = {"every": 4, "collect": 2, "share": 0.5, "rank": 2}
 SELECTIONS = ("accumulated-gradients", "momentum")
 
 
+STEPS = {"engine": "torch", "optimizer": "adamw", "rate": 1e-2, "clip": 0.02, "steps": 11}
+
+
 def equivalent(folder, world, selections, **settings):
-    runs = {
-        name: {
-            "engine": "torch",
-            "layout": "masked first",
-            "method": {**PHASES, "selection": name, **settings},
-            **{"optimizer": "adamw", "rate": 1e-2, "clip": 0.02, "steps": 11},
-        }
-        for name in selections
-    }
+    """A run for each of ``selections``, by name, each with the ``settings`` of sparse deltas."""
+    methods = {name: {**PHASES, "selection": name, **settings} for name in selections}
+    return runs_on(folder, world, {n: {**STEPS, "layout": "masked first", "method": m} for n, m in methods.items()})
+
+
+def runs_on(folder, world, runs):
     done = run_ranks(world, "equivalence_worker:main", json.dumps(runs), folder / f"{world}.pt", cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(folder / f"{world}.pt", weights_only=True)
@@ -52,6 +52,29 @@ def test_two_ranks_choose_the_places_that_one_chooses(tmp_path):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
     apart = equivalent(tmp_path, 2, SELECTIONS[:1], faults=["ranks"])
     assert not apart[SELECTIONS[0]]["alike"]
+
+
+def test_recomputation_changes_no_choice(tmp_path):
+    method = {**PHASES, "selection": SELECTIONS[0]}
+    levels = ("none", "selective", "full")
+    runs = {n: {**STEPS, "layout": "several", "method": method, "activation_checkpointing": n} for n in levels}
+    found = runs_on(tmp_path, 1, runs)
+    for level in levels[1:]:
+        for part in ("parameters", "optimizer"):
+            for name, value in found["none"][part].items():
+                assert torch.equal(found[level][part][name], value), (level, name)
+
+
+@pytest.mark.slow
+def test_zero_trains_it_at_fixed_places(tmp_path):
+    settings = {**STEPS, "layout": "several", "method": {"rank": 2}}
+    zero = {str(stage): {**settings, "engine": "deepspeed", "stage": stage} for stage in (0, 1, 2)}
+    found = runs_on(tmp_path, 2, {"torch": settings, **zero})
+    for stage in zero:
+        assert found[stage]["alike"]
+        assert found[stage]["parameters"].keys() == found["torch"]["parameters"].keys()
+        for name, value in found["torch"]["parameters"].items():
+            torch.testing.assert_close(found[stage]["parameters"][name], value, atol=1e-6, rtol=0)
 
 
 def trained(folder, selection, **options):
