@@ -121,6 +121,7 @@ class _Steps:
                 with within("input"):
                     batch = self.batches.step()
                 train_step(self.decoder, self.engine, batch, self.learning_rate, step=self.done)
+                self.engine.advance(0.0)
             self.done += 1
             tokens += batch[0].step.tokens
         return Pace(time.perf_counter() - begun, tokens)
