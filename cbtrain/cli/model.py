@@ -144,6 +144,7 @@ def _show(parsed: argparse.Namespace) -> None:
     if parsed.adapter:
         adapter = load_adapter(decoder, parsed.adapter, force=parsed.force)
         adapter_parameters = adapter.parameters().values()
+        shown["adapter"] = adapter.describe()
         shown["adapter_parameters"] = sum(parameter.numel() for parameter in adapter_parameters)
     print(json.dumps(shown, indent=2)) if parsed.json else _table(shown, kernel_text(settings.kernels, decoder.device))
 
@@ -166,7 +167,7 @@ def _table(shown: dict[str, Any], kernels: str) -> None:
         "fingerprint": shown["fingerprint"],
     }
     if "adapter_parameters" in shown:
-        rows["adapter"] = f"{shown['adapter_parameters']:,} parameters, fits"
+        rows["adapter"] = f"{shown['adapter']}; {shown['adapter_parameters']:,} parameters, fits"
     if shown["not_used"]:
         rows["not used"] = "; ".join(shown["not_used"])
     for name, reason in shown["attention_backends"].items():

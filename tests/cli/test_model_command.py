@@ -33,6 +33,7 @@ def test_what_a_model_is(made):
     assert facts["fingerprint"] == decoder.fingerprint
     assert (facts["weights"], facts["bytes_per_parameter"], facts["attention"]) == ("fp32", 4.0, "sdpa")
     assert facts["adapter_parameters"] == sum(p.numel() for p in decoder.adapter.parameters().values())
+    assert facts["adapter"] == decoder.adapter.describe()
     assert facts["sliding_window"] == 11
     assert "CUDA" in facts["attention_backends"]["torch-varlen"]
     assert "CUDA" in facts["kernels"]["rope"]

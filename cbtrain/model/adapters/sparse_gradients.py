@@ -168,7 +168,7 @@ class GradientTraining(SparseTraining):
 
     def _first(self, gradient: Tensor, count: int) -> Tensor | None:
         """Return the places of the largest entries of ``gradient``; None if there are none, on any rank."""
-        scores = gradient.abs().nan_to_num(0.0, 0.0, 0.0)  # an update with such a gradient is not made
+        scores = gradient.abs().nan_to_num_(0.0, 0.0, 0.0)  # an update with such a gradient is not made
         has_one = bool(scores.any())
         places = largest(scores, count)
         if self.agree:
