@@ -77,15 +77,15 @@ def test_zero_trains_it_at_fixed_places(tmp_path):
             torch.testing.assert_close(found[stage]["parameters"][name], value, atol=1e-6, rtol=0)
 
 
-def trained(folder, selection, **options):
+def trained(folder, selection, world=1):
     """A run through the real loop, from the newest checkpoint in ``folder``."""
     settings = {
         "folder": str(folder),
         "method": "sparse",
-        "config": {"options": {**PHASES, "selection": selection, **options}, "learning_rate": 3e-2},
+        "config": {"options": {**PHASES, "selection": selection}, "learning_rate": 3e-2},
         "checkpoints": {"every_steps": 1, "keep_last": 99},
     }
-    done = run_ranks(1, "resume_worker:main", json.dumps(settings))
+    done = run_ranks(world, "resume_worker:main", json.dumps(settings))
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -120,6 +120,12 @@ def test_a_resumed_run_chooses_what_the_whole_one_chose(selection, tmp_path):
     assert best.keys() == theirs.keys()
     assert all(torch.equal(theirs[name], value) for name, value in best.items())  # of their own places
     assert any(not torch.equal(load_file(files[0])[name], value) for name, value in best.items() if "indices" in name)
+    if selection == "accumulated-gradients":  # continued by two ranks, which end with the leading one's best
+        trained(again := interrupted(whole, tmp_path / "on two", 5), selection, 2)
+        ours = torch.load(again / "best.pt", weights_only=True)
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items() if name.endswith(".indices"))
+        two = load_file(again / "checkpoints" / last.name / "adapter" / "adapter.safetensors")
+        assert all(torch.equal(two[n], value) for n, value in load_file(files[0]).items() if n.endswith(".indices"))
 
 
 def test_the_best_values_are_kept_with_their_places():
