@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from cbtrain.config.layers import MergedSettings
 from cbtrain.config.schema import StudyConfig
@@ -12,7 +13,7 @@ from cbtrain.config.sources import Layer, read_layers
 TASKS = "tasks"
 """Folder of the shipped settings of tasks."""
 
-STAGE = "therapist"
+STAGE: Final = "therapist"
 """The stage whose settings say how the task is trained: methods, learning rates and packs are those of an adapter of
 any study."""
 

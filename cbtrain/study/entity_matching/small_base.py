@@ -78,7 +78,6 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
     tokenizer = small_tokenizer(config)
     renderer = ChatRenderer(tokenizer)
     documents = _documents(seed, config.base.token_budget, renderer)
-    held_out = list(islice(lessons(seed + HELD_OUT_SEED), HELD_OUT))
     # Not tied: answers alone are learnt, which drives the head's other rows into one direction; words that were read by
     # the same rows would no longer differ.
     architecture = replace(tiny_architecture(config, len(tokenizer), tokenizer.eos_token_id), tied_embeddings=False)
@@ -89,11 +88,11 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
         name="base",
         decoder=decoder,
         documents=documents,
-        validation=[_document(lesson, f"v{n}", renderer) for n, lesson in enumerate(held_out)],
+        validation=held_out_lessons(seed, renderer),
         settings=config.base,
         folder=out / "training",
         runtime=config.training,
-        groups=[lesson.kind for lesson in held_out],
+        groups=[lesson.kind for lesson in _held_out(seed)],
     )
     result, _ = train(stage, console)
     summary = result.as_dict()
@@ -107,12 +106,12 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
 
 
 def _held_out(seed: int) -> list[Lesson]:
-    return [lesson for lesson in make_lessons(HELD_OUT, seed + HELD_OUT_SEED) if lesson.kind != LIST]
+    return list(islice(lessons(seed + HELD_OUT_SEED), HELD_OUT))
 
 
 def held_out_lessons(seed: int, renderer: ChatRenderer) -> list[Document]:
     """Return the lessons on which the base of ``seed`` was validated, with the loss on their answers."""
-    return [_document(lesson, f"v{n}", renderer, titles=0.0) for n, lesson in enumerate(_held_out(seed))]
+    return [_document(lesson, f"v{n}", renderer) for n, lesson in enumerate(_held_out(seed))]
 
 
 def small_tokenizer(config: StudyConfig) -> Any:
@@ -145,8 +144,8 @@ def widen(decoder: Decoder) -> None:
 
 
 def _document(lesson: Lesson, name: str, renderer: ChatRenderer) -> Document:
-    """Return the chat of ``lesson``, with the loss on its answer."""
-    turn = SpokenTurn(name, 1, (Span(0, len(lesson.answer), 1.0),))
+    """Return the chat of ``lesson``, with the loss on what counts in its answer."""
+    turn = SpokenTurn(name, 1, tuple(Span(begin, end, 1.0) for begin, end in lesson.counted))
     messages = [Message("user", lesson.question), Message("assistant", lesson.answer, (turn,))]
     rendering = renderer.render(messages, name)
     return trimmed(name, rendering.ids, rendering.loss_weights)

@@ -188,7 +188,11 @@ def train_matcher(
     result.share_of_corpus = min(1.0, result.tokens / sum(map(len, documents.train)))
     summary = result.as_dict()
     if distributed.rank() == 0:
-        extra = {**layout, **tokenizer_files(spec.model.folder, renderer.tokenizer), "README.md": _card(spec, base)}
+        extra: dict[str, str | bytes] = {
+            **layout,
+            **tokenizer_files(spec.model.folder, renderer.tokenizer),
+            "README.md": _card(spec, base),
+        }
         save_adapter(
             decoder, folder / ADAPTER, base=base, provenance=provenance | {"training": summary}, extra_files=extra,
             values=values,

@@ -1,11 +1,14 @@
 """What a small base model learns before the task: to read titles of products, and to compare them.
 
-Goods and brands are others than the task's, and nothing says what is asked: there are two records, as the task's
-prompts write them, and no question. Pairs of a few words come among whole pairs: by them comparing is learnt soonest.
+Goods and brands are others than the task's, and nothing says what is asked: there are records, as the task's prompts
+write them, and no question. Three kinds of lessons, since one answer for each pair teaches a model from nothing too
+little: which words are in a record (an answer for every word, soon learnt), whether a few words on each product agree,
+and whether two whole titles do.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -16,9 +19,15 @@ from cbtrain.tasks.entity_matching.pair import LABELS
 from cbtrain.tasks.entity_matching.prompts import RECORDS
 from cbtrain.tasks.entity_matching.spelling import recased, written
 
-WORDS, WHOLE = "words", "whole"
-SHARES = {WORDS: 0.6, WHOLE: 0.4}
+MEMBERS, WORDS, WHOLE = "members", "words", "whole"
+SHARES = {MEMBERS: 0.4, WORDS: 0.2, WHOLE: 0.4}
 """Kinds of lessons and their shares."""
+
+OF_OTHERS, ASKED = 4, 14
+"""Of a lesson in members: words of another product, and all words that are asked for."""
+
+PIECE = re.compile(r"[a-z]+|[0-9]+")
+"""What the base's tokenizer takes for one token."""
 
 ORDER = ("brand", "line", "code", "kind", *UNITS, "colour")
 
@@ -28,11 +37,13 @@ FAMILIES = 5000
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A question and its answer, Yes or No."""
+    """A question and its answer: Yes or No, or words with Yes or No after each. ``counted`` are the places (begin, end)
+    in the answer that are learnt."""
 
     kind: str
     question: str
     answer: str
+    counted: tuple[tuple[int, int], ...]
 
 
 def lessons(seed: int) -> Iterator[Lesson]:
@@ -41,14 +52,37 @@ def lessons(seed: int) -> Iterator[Lesson]:
     families = make_families(FAMILIES, OTHERS.kinds, OTHERS.brands, random)
     while True:
         (kind,) = random.choices(list(SHARES), list(SHARES.values()))
-        yield _lesson(kind, families, random)
+        yield _members(families, random) if kind == MEMBERS else _pair(kind, families, random)
 
 
-def _lesson(kind: str, families: list[Family], random: Random) -> Lesson:
+def _two(families: list[Family], random: Random) -> tuple[bool, Product, Product]:
     same = random.random() < 0.5
     left, right = two_products("same" if same else random.choice(("hard", "hard", "easy")), families, random)
+    return same, left, right
+
+
+def _pair(kind: str, families: list[Family], random: Random) -> Lesson:
+    same, left, right = _two(families, random)
     titles = titles_of(left, right, random) if kind == WHOLE else _words(left, right, random)
-    return Lesson(kind, RECORDS.format(left=titles[0], right=titles[1]), LABELS[int(same)])
+    answer = LABELS[int(same)]
+    return Lesson(kind, RECORDS.format(left=titles[0], right=titles[1]), answer, ((0, len(answer)),))
+
+
+def _members(families: list[Family], random: Random) -> Lesson:
+    """Return a lesson in which words are in a record: some of it, of another title and of another product."""
+    _, left, right = _two(families, random)
+    title, other = titles_of(left, right, random)
+    _, third, _ = _two(families, random)
+    held = PIECE.findall(title.lower())
+    foreign = PIECE.findall(titles_of(third, third, random)[0].lower())
+    asked = held + PIECE.findall(other.lower()) + random.sample(foreign, min(OF_OTHERS, len(foreign)))
+    random.shuffle(asked)
+    answer, counted = "", list[tuple[int, int]]()
+    for word in asked[:ASKED]:
+        said = LABELS[int(word in held)]
+        answer += f"{word} {said} "
+        counted.append((len(answer) - 1 - len(said), len(answer) - 1))
+    return Lesson(MEMBERS, f"Entity 1: {title}.", answer.rstrip(), tuple(counted))
 
 
 def _words(left: Product, right: Product, random: Random) -> tuple[str, str]:

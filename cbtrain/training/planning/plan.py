@@ -160,8 +160,8 @@ class _Clock:
     def speed(self, scenario: Scenario, packs: list[PackShape]) -> tuple[float, float, str]:
         """Return tokens per second and seconds for ``packs``, all ranks together, and how they were obtained."""
         timing = self._mixed(scenario)
-        once = flops_of(scenario, self.shape, self.trained, self.dense).hardware
-        done = sum(flops_of(scenario, pack, self.trained, self.dense).hardware for pack in packs)
+        once = flops_of(scenario, self.shape, self.trained).hardware
+        done = sum(flops_of(scenario, pack, self.trained).hardware for pack in packs)
         per_step = self._packs_per_step(scenario, packs)
         steps = max(1, len(packs) // per_step)
         parallel = 1 if self.machine.kind == "cpu" else scenario.world  # ranks on a CPU share its cores
@@ -191,7 +191,7 @@ class _Clock:
             scenario = replace(scenario, activation_checkpointing=level)
             assert self.machine.gpu
             gpu = self.machine.gpu
-            self.timings[level] = estimate_time(scenario, self.shape, self.trained, gpu, self.dense)
+            self.timings[level] = estimate_time(scenario, self.shape, self.trained, gpu)
         return self.timings[level]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cbtrain.model.adapters.lora import Targeted
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.fused.levels import LEVELS
 from cbtrain.model.method_settings import SparseConfig
@@ -51,17 +52,20 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What is trained: the number of an adapter's ``parameters``, or the ``share`` of the base's linears."""
+    """What is trained: the number of an adapter's ``parameters``, or the ``share`` of the base's linears. ``dense`` is
+    what :class:`~cbtrain.training.flops.Training` says."""
 
     parameters: int = 0
     share: float = 1.0
+    dense: int = 0
 
     @classmethod
     def of(cls, decoder: Decoder, scenario: Scenario) -> Trained:
         """Return what ``scenario`` trains of ``decoder``, which may be on the meta device."""
         if scenario.full:
             return cls(share=decoder.trained_share)
-        return cls(sum(parameter.numel() for parameter in decoder.trainable_parameters().values()))
+        parameters = sum(parameter.numel() for parameter in decoder.trainable_parameters().values())
+        return cls(parameters, dense=decoder.adapter.dense_products if decoder.adapter else 0)
 
 
 BASE_ALONE = Trained()
@@ -76,7 +80,7 @@ def flops_of(scenario: Scenario, shape: PackShape, trained: Trained) -> Flops:
         activation_checkpointing=scenario.activation_checkpointing,
         fused=scenario.fused,
         pruned=scenario.savings.pruned,
-        dense=dense,
+        dense=trained.dense,
     )
     return micro_batch_flops(scenario.architecture, shape.cu_seqlens, shape.supervised, training)
 
@@ -164,12 +168,14 @@ class _Timed:
 
 def _shallow(scenario: Scenario, layers: int, vocabulary: int) -> Scenario:
     """Return ``scenario`` with few layers, all of which are adapted."""
-    adapter, anywhere = scenario.adapter, dict[str, Any]()
-    if "layers" in type(adapter).model_fields:
-        anywhere["layers"] = None
-    if "targets" in type(adapter).model_fields:
-        anywhere["targets"] = sorted({target.rpartition(".")[2] for target in adapter.targets})  # type: ignore[attr-defined]
-    adapter = adapter.model_copy(update=anywhere)
+    adapter = scenario.adapter
+    if isinstance(adapter, Targeted):
+        targets = sorted({target.rpartition(".")[2] for target in adapter.targets})
+        anywhere: dict[str, Any] = {"layers": None, "targets": targets}
+        if isinstance(adapter, SparseConfig) and adapter.parameters:
+            adapted = len(adapter.layers or range(scenario.architecture.layers))
+            anywhere["parameters"] = max(1, adapter.parameters * layers // adapted)
+        adapter = adapter.model_copy(update=anywhere)
     architecture = replace(scenario.architecture, layers=layers, vocabulary=vocabulary)
     return replace(scenario, architecture=architecture, adapter=adapter)
 
