@@ -14,6 +14,7 @@ NAMES = (
     "plan",
     "train",
     "sweep",
+    "methods",
     "generate",
     "serve",
     "evaluate",

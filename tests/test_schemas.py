@@ -21,6 +21,7 @@ SCHEMAS = {
     "cbtrain.report/2",
     "cbtrain.session/1",
     "cbtrain.split/1",
+    "cbtrain.method-comparison/1",
     "cbtrain.sweep/1",
     "cbtrain.tokens/1",
 }

@@ -94,6 +94,7 @@ OF_METHODS = {
     "full": ["therapist.learning_rate=1e-3"],
     "half": ["therapist.options.round=1", "therapist.learning_rate=1e-3"],
     "hyplora": ["therapist.options.rank=8", "therapist.options.dropout=0.05"],
+    "sparse": ["therapist.options.selection=accumulated-gradients"],
 }
 """Settings of each method beside its name."""
 

@@ -149,6 +149,7 @@ METHODS = {
     "full": {"method": "full"},
     "half": {"method": "half", "options": {"round": 1}},
     "hyplora": {"method": "hyplora", "options": {"rank": 3, "dropout": 0.1}},
+    "sparse": {"method": "sparse", "options": {"rank": 3}},  # with a selection: tests/training/test_sparse.py
 }
 
 
