@@ -14,7 +14,7 @@ from cbtrain.study.method_comparison.results import MethodResult, Results
 
 FIGURE = "comparison"
 
-WIDTH, ROW, MARGIN = 9.0, 0.34, 1.0
+WIDTH, ROW, MARGIN = 9.0, 0.34, 1.2
 """Inches: of the figure, of a method's row, of title and axis."""
 
 LETTERS = 20
@@ -35,8 +35,8 @@ def comparison_figure(results: Results) -> Drawn | None:
     if not methods:
         return None
     texts = list(methods[0].kl or {})
-    parts = [("F1 on the test part", "f1"), *((f"KL to the base, {text}", f"KL, {text}") for text in texts)]
-    parts.append(("peak memory, MB", "memory"))
+    parts = [("F1\non the test part", "f1"), *((f"KL to the base,\n{text}", f"KL, {text}") for text in texts)]
+    parts.append(("peak memory,\nMB", "memory"))
     with drawing():
         height = MARGIN + ROW * len(methods)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -59,7 +59,9 @@ def _draw(axes: Axes, methods: list[MethodResult], results: Results, column: str
         colour = ARMS[place % len(ARMS)][2]
         axes.plot(values, [place] * len(values), "o", color=colour, markersize=5, alpha=0.55, markeredgewidth=0)
         axes.plot([sum(values) / len(values)], [place], "|", color=colour, markersize=16, markeredgewidth=2)
-    axes.set_xlim(left=0)
+    axes.margins(x=0.15)
+    if column != "f1":  # where the differences are what one looks for, not the distance from nothing
+        axes.set_xlim(left=0)
     axes.tick_params(labelcolor=MUTED)
 
 

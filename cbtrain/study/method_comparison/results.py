@@ -23,9 +23,6 @@ SCHEMA = "cbtrain.method-comparison/1"
 
 RESULTS, TABLE, PAGE = "comparison.json", "comparison.csv", "comparison.md"
 
-PARTS = ("task", "forgotten", "cost")
-"""The tables: what is learnt, what is forgotten, what it costs."""
-
 FEW_SEEDS = 5
 """Below so many the lowest and highest value are given, and nothing is said of chance."""
 
@@ -50,9 +47,7 @@ class Spread:
         return cls(fmean(found), min(found), max(found))
 
     def text(self, show: Callable[[float], str]) -> str:
-        return (
-            show(self.mean) if self.low == self.high else f"{show(self.mean)} ({show(self.low)} to {show(self.high)})"
-        )
+        return show(self.mean) if self.low == self.high else f"{show(self.mean)} ({show(self.low)}–{show(self.high)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +181,14 @@ def write_results(results: Results, comparison: Comparison, folder: Path) -> Non
         writer.writerows(results.runs)
         write_atomic(folder / TABLE, text.getvalue())
     lines = []
-    for part in PARTS:
-        heads, rows = _table(results, part)
+    for heads, rows in _tables(results):
         lines += ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *rows)] + [""]
     write_atomic(folder / PAGE, "\n".join([*lines, *(f"- {note}" for note in results.notes)]) + "\n")
 
 
 def print_results(results: Results, console: Console) -> None:
     """Print the tables and what limits them."""
-    for part in PARTS:
-        heads, rows = _table(results, part)
+    for heads, rows in _tables(results):
         table: Table = table_of(*heads)
         for row in rows:
             table.add_row(*row)
@@ -207,34 +200,32 @@ def print_results(results: Results, console: Console) -> None:
         plain(console, f"note: {note}")
 
 
-def _table(results: Results, part: str) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows of one :data:`PARTS` of the results."""
+def _tables(results: Results) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Yield heads and rows of the tables: what is learnt, what is forgotten of each text, what it costs."""
     texts = next((list(one.kl) for one in results.methods if one.kl), [])
-    heads = {
-        "task": ["trained", "rate", "F1", "unparsed", "perplexity"],
-        "forgotten": [f"{what}, {text}" for text in texts for what in ("KL", "rise")],
-        "cost": ["memory", "seconds", "on disk"],
-    }[part]
-    rows = []
-    for one in results.methods:
-        cells = _cells(one, part, texts) if one.f1 is not None else [f"{one.trained:,}"] * (part == "task")
-        rows.append([one.name, *cells, *["–"] * (len(heads) - len(cells))])
-    return ["method", *heads], rows
+    yield ["method", "trained", "rate", "F1", "unparsed", "perplexity"], [_learnt(one) for one in results.methods]
+    for text in texts:
+        heads = [f"forgotten: {text}", "KL", "rise of perplexity"]
+        yield heads, [_forgotten(one, text) for one in results.methods if one.kl]
+    yield ["cost", "memory", "seconds", "on disk"], [_cost(one) for one in results.methods if one.seconds]
 
 
-def _cells(one: MethodResult, part: str, texts: Sequence[str]) -> list[str]:
-    assert one.f1 is not None
-    assert one.perplexity is not None
-    assert one.seconds is not None
+def _learnt(one: MethodResult) -> list[str]:
+    if one.f1 is None or one.perplexity is None:
+        return [one.name, f"{one.trained:,}", *["–"] * 4]
+    unparsed = f"{one.unparsed / one.pairs:.1%}"
+    return [one.name, f"{one.trained:,}", f"{one.rate:g}", one.f1.text(_three), unparsed, _three(one.perplexity.mean)]
+
+
+def _forgotten(one: MethodResult, text: str) -> list[str]:
     assert one.kl is not None
     assert one.rise is not None
-    if part == "task":
-        trained, unparsed = f"{one.trained:,}", f"{one.unparsed / one.pairs:.1%}"
-        return [trained, f"{one.rate:g}", one.f1.text(_three), unparsed, one.perplexity.text(_three)]
-    if part == "forgotten":
-        both = ((one.kl[text].text(_three), one.rise[text].text(_percent)) for text in texts)
-        return [cell for cells in both for cell in cells]
-    return [f"{one.memory / 1e6:,.0f} MB", f"{one.seconds.mean:,.0f}", f"{one.disk / 1e6:,.2f} MB"]
+    return [one.name, one.kl[text].text(_three), one.rise[text].text(_percent)]
+
+
+def _cost(one: MethodResult) -> list[str]:
+    assert one.seconds is not None
+    return [one.name, f"{one.memory / 1e6:,.0f} MB", f"{one.seconds.mean:,.0f}", f"{one.disk / 1e6:,.2f} MB"]
 
 
 def _three(value: float) -> str:

@@ -47,7 +47,7 @@ class Runner:
     def do(self, works: Sequence[Work], title: str) -> dict[str, str]:
         """Do ``works``. Return by name of the run what was wrong with those that failed. Raises Stopped if a signal
         ends them; what they have done is kept."""
-        return asyncio.run(self._do(works, title))
+        return asyncio.run(self._do(works, title)) if works else {}
 
     async def _do(self, works: Sequence[Work], title: str) -> dict[str, str]:
         slots, failed = asyncio.Semaphore(self.jobs), dict[str, str]()
