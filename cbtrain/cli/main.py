@@ -49,10 +49,9 @@ from cbtrain.files import share_with
 from cbtrain.stopping import stop_at_once
 
 GROUPS = {
-    "run a study": (run, train, sweep, evaluate, watch, show, plan),
+    "run a study": (run, train, sweep, compare_methods, task, evaluate, watch, show, plan),
     "corpora and patients": (corpus, synthesize, patients),
     "models": (model, serve, chat),
-    "tasks to compare methods": (task, compare_methods),
     "scores and people": (judge, rubric, rate, rate_forms, analyze, compare, power),
     "settings and this machine": (config, providers, doctor, completion),
 }
