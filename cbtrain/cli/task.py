@@ -111,7 +111,7 @@ def _generate(parsed: argparse.Namespace) -> None:
 
 
 def _check(parsed: argparse.Namespace) -> int:
-    from cbtrain.tasks.entity_matching.folder import ALSO, changed_files, find_part
+    from cbtrain.tasks.entity_matching.folder import ALSO, changed_files, find_part, shared_pairs
     from cbtrain.tasks.entity_matching.public_files import compared_with_public
     from cbtrain.tasks.entity_matching.reading import read_pairs
 
@@ -120,14 +120,18 @@ def _check(parsed: argparse.Namespace) -> int:
     if not files:
         names = ", ".join(name for part in ALSO.values() for name in part)
         raise UserError("no file of pairs is here", where=path, hint=f"Name one, or call them {names}.")
+    parts = {}
     for file in files:
-        found = read_pairs(file)
+        parts[file.name] = found = read_pairs(file)
         print(f"{file}: {found.rows:,} rows, {_counted(found.counts)}")
         for note in found.notes():
             print(f"  {note}")
         problems += len(found.odd) + len(found.contradictory)
         if public := compared_with_public(file, found.rows, found.counts.positives):
             print(f"  {public}")
+    for line in shared_pairs(parts):
+        print(f"  {line}")
+        problems += 1
     for line in changed_files(path) if path.is_dir() else ():
         print(f"  {line}")
         problems += 1

@@ -20,7 +20,7 @@ from cbtrain.errors import UserError
 from cbtrain.files import file_digest, seal, write_atomic
 from cbtrain.generation.voice import Voice
 from cbtrain.journal import Journal, is_count, is_section, is_text, read
-from cbtrain.model.adapters.methods import load_adapter
+from cbtrain.model.adapters.methods import load_adapter, settings_file
 from cbtrain.model.architecture import read_architecture
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.model.weights.loading import load_configured
@@ -58,15 +58,18 @@ class Evaluation:
     adapter: Path | None = None
     force: bool = False
 
-    def identity(self, base_fingerprint: str) -> dict[str, Any]:
-        """Return all that decides the answers, by which a begun evaluation is known."""
+    def identity(self, asked: Asked) -> dict[str, Any]:
+        """Return all that decides the answers of ``asked``, by which a begun evaluation is known."""
         pairs = blake2b(digest_size=16)
         for pair in self.pairs:
             pairs.update(repr((pair.id, pair.content, pair.prompt, pair.label)).encode())
-        weights = sorted(self.adapter.glob("*.safetensors")) if self.adapter else []
+        files = [settings_file(self.adapter), *sorted(self.adapter.glob("*.safetensors"))] if self.adapter else []
+        layout = (asked.renderer.format, sorted(asked.stop_ids | asked.renderer.stop_ids))
         return {
-            "base": base_fingerprint,
-            "adapter": [file_digest(file) for file in weights],
+            "base": asked.decoder.fingerprint or "",
+            "weights": str(asked.decoder.format),
+            "chat": blake2b(repr(layout).encode(), digest_size=16).hexdigest(),
+            "adapter": [file_digest(file) for file in files],
             "prompts": [prompt.name for prompt in self.prompts],
             "pairs": pairs.hexdigest(),
         }
@@ -83,7 +86,7 @@ def evaluate_run(config: StudyConfig, evaluation: Evaluation, out: Path, console
     asked = open_model(config, evaluation, console)
     out.mkdir(parents=True, exist_ok=True)
     with Journal(out / ANSWERS) as journal:
-        answers = _begun(out / ANSWERS, journal, evaluation, evaluation.identity(asked.decoder.fingerprint or ""))
+        answers = _begun(out / ANSWERS, journal, evaluation, evaluation.identity(asked))
         for prompt in evaluation.prompts:
             _ask(asked, evaluation.pairs, prompt, answers[prompt.name], journal, console)
     labels = [pair.label for pair in evaluation.pairs]
@@ -93,7 +96,7 @@ def evaluate_run(config: StudyConfig, evaluation: Evaluation, out: Path, console
         "base": config.model.path,
         "adapter": str(evaluation.adapter) if evaluation.adapter else None,
         **evaluation.source,
-        **evaluation.identity(asked.decoder.fingerprint or ""),
+        **evaluation.identity(asked),
     }
     content = facts | {"scores": {name: result.as_dict() for name, result in scores.items()}}
     write_atomic(out / SCORES, json.dumps(seal(content), indent=2) + "\n")

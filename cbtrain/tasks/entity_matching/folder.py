@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def read_part(path: Path, part: str) -> PairFile:
         names = " or ".join(f"{name}.jsonl, .csv, .json.gz" for name in ALSO[part])
         raise UserError(f"there is no part {part}", where=path, hint=f"Expected {names}; or name a file itself.")
     return read_pairs(file)
+
+
+def shared_pairs(parts: Mapping[str, PairFile]) -> list[str]:
+    """Return a line for each two of ``parts`` that have pairs in common: such a test is too easy."""
+    contents = {name: {pair.content for pair in file.pairs} for name, file in parts.items()}
+    return [
+        f"{count:,} pairs of {second} are in {first}, too"
+        for first, second in combinations(parts, 2)
+        if (count := sum(pair.content in contents[first] for pair in parts[second].pairs))
+    ]
 
 
 def changed_files(folder: Path) -> list[str]:

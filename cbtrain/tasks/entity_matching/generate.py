@@ -78,6 +78,9 @@ def _part(
 ) -> list[Pair]:
     """Return ``size`` pairs of these families, in random order, none of them twice."""
     matching = round(size * positives)
+    if not 0 < matching < size:
+        which = "no pair matches" if matching <= 0 else "every pair matches"
+        raise UserError(f"of {size:,} pairs ({name}) {which}", hint="Take more pairs, or another share.")
     resembling = round((size - matching) * hard)
     kinds = ["same"] * matching + ["hard"] * resembling + ["easy"] * (size - matching - resembling)
     random.shuffle(kinds)

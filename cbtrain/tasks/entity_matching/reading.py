@@ -11,6 +11,8 @@ import csv
 import gzip
 import io
 import json
+import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +41,10 @@ TOLD = 5
 EXPECTED = "Records (title_left, title_right, label), prompts (prompt, completion) or chats (messages)."
 
 Row = Mapping[str, Any]
+
+
+SAID = re.compile(r"(yes|no)(?![a-z])", re.IGNORECASE)
+"""How an answer begins that has a label: *None* and *Nothing* are none."""
 
 
 class OddRow(ValueError):
@@ -180,10 +186,10 @@ def _asked(prompt: str, answer: str, place: str) -> Pair:
     if not prompt.strip():
         raise OddRow("no prompt")
     words = answer.strip()
-    label = next((value for value, word in ((1, "yes"), (0, "no")) if words.lower().startswith(word)), None)
-    if label is None:
+    said = SAID.match(words)
+    if said is None:
         raise OddRow("the answer begins with neither Yes nor No" if words else "no answer")
-    return Pair(place, *records_of(prompt), label, None, prompt.strip(), words[3 if label else 2 :])
+    return Pair(place, *records_of(prompt), int(said[0].lower() == "yes"), None, prompt.strip(), words[said.end() :])
 
 
 def _exchange(messages: Any) -> tuple[str, str]:
@@ -215,6 +221,8 @@ def _record(row: Row, side: str) -> str:
 
 def _words(row: Row, name: str) -> str:
     value = row.get(name)
+    if isinstance(value, float) and math.isnan(value):  # as tables write a cell that is missing
+        value = None
     if isinstance(value, float) and value.is_integer():  # a year beside missing ones
         value = int(value)
     if isinstance(value, dict | list):
