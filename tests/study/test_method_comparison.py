@@ -9,6 +9,7 @@ import pytest
 import torch
 from command import cbtrain, start_cbtrain
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from tiny_architecture import TINY
 
 from cbtrain.errors import UserError
@@ -43,6 +44,12 @@ def test_methods_train_as_many_numbers_as_lora_where_they_can(name):
         ("methods: {hyplora: {options: {ranks: 3}}}", "methods.hyplora: therapist.options.ranks: unknown key. Did you"),
         ("methods: [lora, loro]", "methods.loro: therapist.method: unknown method 'loro'. Did you mean 'lora'?"),
         ("methods: {lora: {learning_rates: fast}}", "methods.lora.learning_rates: must be numbers above 0"),
+        (
+            "methods: {lora: {packs_per_step: 8}}",
+            "methods.lora.packs_per_step: is the same for all methods, or searched",
+        ),
+        ("methods: {lora: {lora: {rank: 32}}}", "methods.lora.lora.rank: sizes are made equal to LoRA's of rank 8"),
+        ("methods: [lora]\nsettings: {therapist: {seed: 3}}", "settings.therapist.seed: is decided by the comparison"),
         ("methods: {lora: {token_budget: 3}}", "methods.lora.token_budget: is the same for all methods, or searched"),
         ("methods: [lora]\nseeds: []", "seeds: must have a length of at least 1"),
         ("methods: [lora]\nseeds: [1, 1]", "seeds: one comes twice"),
@@ -84,11 +91,13 @@ def test_a_comparison_is_stopped_continued_and_extended(tmp_path):
     assert child.returncode == 75, err
     assert "Continue with: cbtrain compare-methods c.yaml --out out" in err
 
-    # It continues, with a method more.
+    # It continues, with a method more, in a folder that was moved.
+    (tmp_path / "out").rename(tmp_path / "moved")
+    command = ("compare-methods", "c.yaml", "--out", "moved")
     file.write_text(f"{common}methods: {{lora: {{}}, half: {{learning_rates: [1.0e-4]}}}}\n")
     done = cbtrain(*command, "--jobs", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    out = tmp_path / "out"
+    out = tmp_path / "moved"
     rows = {row["method"]: row for row in csv.DictReader((out / "comparison.csv").open())}
     assert rows.keys() == {"lora", "half"}
     losses = {
@@ -103,7 +112,11 @@ def test_a_comparison_is_stopped_continued_and_extended(tmp_path):
         assert int(row["memory"]) > 0
         assert int(row["disk"]) > 0
     assert "one seed: how far another one would be is not known" in done.stdout
-    assert "2 runs at a time: seconds are those of a machine that was shared" in done.stdout
+    assert "up to 2 runs at a time: seconds are those of a machine that was shared" in done.stdout
+    page = (out / "comparison.md").read_text()
+    assert "| (base) | 0 | – | " in page
+    assert "size of LoRA of rank 4, seeds 0" in page
+    assert all(f"{float(rate):g}: " in page for rate in losses)
     assert not list(out.glob("runs/*/adapter"))  # removed once it was measured
     assert (out / "comparison.png").stat().st_size > 5000
     assert "| lora | " in (out / "comparison.md").read_text()
@@ -112,3 +125,19 @@ def test_a_comparison_is_stopped_continued_and_extended(tmp_path):
     other = cbtrain(*command, cwd=tmp_path)
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "the comparison here has another tokens. Choose another --out." in other.stderr
+
+    # Another base in the same folder is refused before anything is trained, and so is one file of pairs for all parts.
+    weights = base / "model.safetensors"
+    save_file({name: 1.3 * tensor for name, tensor in load_file(weights).items()}, weights)
+    for text, problem in (
+        (f"{common}methods: [lora]\n", "this run has begun with another base ("),
+        (f"{common.replace('pairs: 100', 'pairs: moved/pairs/test.jsonl')}methods: [lora]\n", "has another pairs"),
+    ):
+        file.write_text(text)
+        other = cbtrain(*command, cwd=tmp_path)
+        assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+        assert problem in other.stderr
+    other = cbtrain(*command[:-1], "new", cwd=tmp_path)
+    assert (
+        "moved/pairs/test.jsonl: no such folder of pairs. Name a folder with train, validation and test" in other.stderr
+    )

@@ -50,6 +50,9 @@ SPREAD, OF_EMBEDDINGS = 0.08, 0.04
 """Standard deviation of the first random matrices. The usual 0.02 is meant for wider models; whether this one needs
 more was not measured apart."""
 
+OF_LESSONS = "lessons_seed"
+"""In the summary of a small base: the seed of what it was taught."""
+
 TOKENIZED = 2000
 """Pairs of the task's goods, and as many of the lessons, by whose words the tokenizer is trained."""
 
@@ -95,7 +98,7 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
         groups=[lesson.kind for lesson in _held_out(seed)],
     )
     result, _ = train(stage, console)
-    summary = result.as_dict()
+    summary = result.as_dict() | {OF_LESSONS: seed}
     with written_together(out) as temporary:
         ids = {"bos_id": tokenizer.bos_token_id, "eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
         save_decoder(decoder, temporary, llama_config(decoder.architecture, **ids))
@@ -103,6 +106,15 @@ def make_small_base(out: Path, seed: int, console: Console, overrides: Sequence[
     write_atomic(out / "training" / SUMMARY, json.dumps(seal(summary), indent=2) + "\n")
     say(console, f"{result.parameters:,} parameters, {result.tokens:,} tokens, {result.seconds:.0f} s")
     return summary
+
+
+def lessons_seed(base: Path) -> int | None:
+    """Return the seed of the lessons of the model in ``base``; None if it is no small base of the task."""
+    try:
+        seed = json.loads((base / "training" / SUMMARY).read_text(encoding="utf-8")).get(OF_LESSONS)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return seed if isinstance(seed, int) else None
 
 
 def _held_out(seed: int) -> list[Lesson]:

@@ -11,8 +11,11 @@ from rich.console import Console
 
 from cbtrain.config.sources import Layer
 from cbtrain.errors import UserError
+from cbtrain.model.architecture import read_architecture
+from cbtrain.model.weights.checking import fingerprint_of
 from cbtrain.study.anchored import anchored
 from cbtrain.study.entity_matching.settings import STAGE
+from cbtrain.study.entity_matching.small_base import lessons_seed
 from cbtrain.study.method_comparison.budget import Size, lora_size, matched_size
 from cbtrain.study.method_comparison.comparison_file import ComparisonFile
 from cbtrain.study.method_comparison.run import RunPlan
@@ -30,18 +33,21 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is compared, once the base and the pairs are there: their folders. ``lessons``: seed of the small base that
-    was made, or None; ``wanted``: how many numbers LoRA trains."""
+    """What is compared, once the base and the pairs are there: their folders, the base's fingerprint and the pairs'
+    hash. ``lessons``: seed of the base's lessons, if it is the task's small one; ``wanted``: how many numbers LoRA
+    trains."""
 
     file: ComparisonFile
     base: Path
+    fingerprint: str
     pairs: Path
+    data: str
     lessons: int | None
     wanted: int
     candidates: list[Candidate]
 
     @classmethod
-    def of(cls, file: ComparisonFile, base: Path, pairs: Path, lessons: int | None, console: Console) -> Comparison:
+    def of(cls, file: ComparisonFile, base: Path, pairs: Path, data: str, console: Console) -> Comparison:
         """Size every method, and check it against the base. Raises UserError that names one that does not fit."""
         wanted, candidates = 0, []
         for name in file.methods:
@@ -55,7 +61,8 @@ class Comparison:
                 where = f"methods.{name}" + (f": {error.where}" if error.where else "")
                 raise UserError(error.what, where=where, hint=error.hint) from None
             candidates.append(Candidate(name, size, file.rates(name)))
-        return cls(file, base, pairs, lessons, wanted, candidates)
+        fingerprint = fingerprint_of(base, read_architecture(base))
+        return cls(file, base, fingerprint, pairs, data, lessons_seed(base), wanted, candidates)
 
     def plan(self, candidate: Candidate, rate: float, seed: int) -> RunPlan:
         """Return one run of ``candidate``."""
@@ -70,7 +77,9 @@ class Comparison:
             rate,
             seed,
             anchored(config).model_dump(mode="json"),
+            self.fingerprint,
             str(self.pairs.resolve()),
+            self.data,
             self.file.prompt,
             self.file.test_pairs,
             self.lessons,

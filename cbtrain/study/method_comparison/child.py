@@ -1,4 +1,4 @@
-"""The process of one run: ``python -m cbtrain.study.method_comparison.child train|measure PLAN``.
+"""The process of one run: ``python -m cbtrain.study.method_comparison.child train|measure|base PLAN``.
 
 Each run has a process of its own, so that its peak of memory is its own, and a run that dies takes no other with it.
 """
@@ -24,7 +24,7 @@ from cbtrain.study.entity_matching.evaluate import evaluate_matching
 from cbtrain.study.entity_matching.evaluation_run import Evaluation, open_model
 from cbtrain.study.entity_matching.small_base import held_out_lessons
 from cbtrain.study.entity_matching.train import ADAPTER, MatchingData, train_matching
-from cbtrain.study.method_comparison.run import MEASURED, RunPlan, read_plan
+from cbtrain.study.method_comparison.run import BESIDE, JOBS, MEASURED, OF_BASE, RunPlan, read_plan
 from cbtrain.study.pipeline import set_up
 from cbtrain.tasks.entity_matching.documents import pair_documents
 from cbtrain.tasks.entity_matching.folder import read_part
@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
     threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         with stop_at_once():
-            (train if step == "train" else measure_run)(plan, folder, console)
+            {"train": train, "measure": measure_run, "base": measure_base}[step](plan, folder, console)
     except UserError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
@@ -68,6 +68,17 @@ def train(plan: RunPlan, folder: Path, console: Console) -> None:
     pairs = Path(plan.pairs)
     trained, held_out = (read_part(pairs, part).pairs for part in ("train", "validation"))
     train_matching(plan.config, MatchingData(trained, held_out, Prompt.named(plan.prompt)), folder, console)
+    write_atomic(folder / BESIDE, json.dumps(seal({"jobs": int(os.environ.get(JOBS, "1"))})) + "\n")
+
+
+def measure_base(plan: RunPlan, folder: Path, console: Console) -> None:
+    """Ask the base of ``plan`` about the test part, and write its scores beside the runs."""
+    config, prompt = plan.config, Prompt.named(plan.prompt)
+    set_up(config)
+    pairs = chosen(read_part(Path(plan.pairs), "test").pairs, plan.test_pairs)
+    asked = open_model(config, Evaluation(pairs, [prompt], {}), console)
+    scores = evaluate_matching(asked.decoder, asked.renderer, pairs, prompt)
+    write_atomic(folder.parent / OF_BASE, json.dumps(seal({"scores": scores.as_dict()}), indent=2) + "\n")
 
 
 def measure_run(plan: RunPlan, folder: Path, console: Console) -> None:

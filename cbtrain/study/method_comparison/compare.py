@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import yaml
@@ -20,10 +21,12 @@ from cbtrain.study.method_comparison.candidates import Comparison
 from cbtrain.study.method_comparison.comparison_file import ComparisonFile
 from cbtrain.study.method_comparison.figure import write_figure
 from cbtrain.study.method_comparison.results import Results, results_of, write_results
-from cbtrain.study.method_comparison.run import RunPlan, measured, trained_summary, write_plan
+from cbtrain.study.method_comparison.run import RunPlan, base_measured, measured, trained_summary, write_plan
 from cbtrain.study.method_comparison.runner import Runner
-from cbtrain.tasks.entity_matching.folder import MANIFEST, write_parts
-from cbtrain.tasks.entity_matching.generate import generate_pairs
+from cbtrain.tasks.entity_matching.documents import question
+from cbtrain.tasks.entity_matching.folder import MANIFEST, read_part, shared_pairs, write_parts
+from cbtrain.tasks.entity_matching.generate import PARTS, generate_pairs
+from cbtrain.tasks.entity_matching.prompts import Prompt
 
 BASE, PAIRS, RUNS, LOCK, FILE = "base", "pairs", "runs", ".lock", "comparison.yaml"
 
@@ -45,38 +48,44 @@ def compare_methods(
     heading(console, "1/4", "Base and pairs")
     comparison = prepare(file, folder, console)
     for one in comparison.candidates:
-        say(
-            console,
-            f"{one.name}: {one.size.trained:,} numbers trained" + (f" ({one.size.set_by})" if one.size.set_by else ""),
-        )
+        how = f" ({one.size.set_by})" if one.size.set_by else ""
+        say(console, f"{one.name}: {one.size.trained:,} numbers trained{how}")
     runs = folder / RUNS
     runs.mkdir(exist_ok=True)
     runner = Runner(runs, jobs, console, lambda step, plan: _line(step, plan, runs))
     heading(console, "2/4", "Search the learning rates")
     search = comparison.search()
+    _write_plans(search, runs)
+    _write_file(file, folder)  # what is refused before this changes nothing
     failed = _train(search, runs, runner)
     best = [best_rate([plan for plan in search if plan.method == one.name], runs) for one in comparison.candidates]
     heading(console, "3/4", "Train with every seed")
     finals = comparison.final(best)
     for plan in finals:
         forget_unmeasured(plan, runs)
+    _write_plans(finals, runs)
     failed |= _train(finals, runs, runner)
     heading(console, "4/4", "Measure")
     waiting = [plan for plan in finals if trained_summary(runs, plan) and not measured(runs, plan)]
-    failed |= runner.do([("measure", plan) for plan in waiting], "measure")
+    works = [("measure", plan) for plan in waiting]
+    if finals and base_measured(runs) is None:
+        works.insert(0, ("base", finals[0]))
+    failed |= runner.do(works, "measure")
     if not keep:
-        for plan in search + finals:
+        names = {plan.name for plan in finals}
+        done = [plan for plan in finals if measured(runs, plan)]
+        lost = [plan for plan in search if plan.name not in names and trained_summary(runs, plan)]
+        for plan in [*done, *lost]:
             remove_weights(runs / plan.name)
-    results = results_of(comparison, finals, runs, failed, jobs)
+    results = results_of(comparison, search, finals, runs, failed)
     write_results(results, comparison, folder)
     write_figure(results, folder)
     return results
 
 
 def open_folder(file: ComparisonFile, folder: Path) -> None:
-    """Make and lock ``folder``, and write ``file`` to it. Raises UserError if something else is there."""
+    """Make and lock ``folder`` for the comparison of ``file``. Raises UserError if something else is there."""
     written = folder / FILE
-    text = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     if folder.exists() and any(path.name != LOCK for path in folder.iterdir()) and not written.is_file():
         raise UserError("exists and holds no comparison", where=folder, hint=ANOTHER)
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,36 +94,68 @@ def open_folder(file: ComparisonFile, folder: Path) -> None:
         raise UserError("another comparison is running in this folder", where=folder, hint=hint)
     if written.is_file():
         before = yaml.safe_load(written.read_text(encoding="utf-8"))
-        now = yaml.safe_load(text)
+        now = file.model_dump(mode="json")
         # Methods, rates and seeds may be added: what they change is checked run by run.
         free = ("methods", "seeds", "learning_rates")
         differs = [key for key in now if key not in free and before.get(key) != now[key]]
         if differs:
             raise UserError(f"the comparison here has another {' and '.join(differs)}", where=folder, hint=ANOTHER)
-    write_atomic(written, text)
+    else:
+        _write_file(file, folder)
+
+
+def _write_file(file: ComparisonFile, folder: Path) -> None:
+    text = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomic(folder / FILE, text)
 
 
 def prepare(file: ComparisonFile, folder: Path, console: Console) -> Comparison:
-    """Return the comparison with its base and pairs, which are made if they are not there."""
+    """Return the comparison with its base and pairs, which are made if they are not there; say what is odd about the
+    pairs. Raises UserError on pairs that cannot be used, before a base is made."""
     if isinstance(file.pairs, int):
         pairs = folder / PAIRS
         if not (pairs / MANIFEST).exists():
             write_parts(generate_pairs(file.pairs, SEED), pairs, {"pairs": file.pairs, "seed": SEED})
     else:
         pairs = Path(file.pairs)
+    data = read_parts(pairs, Prompt.named(file.prompt), console)
     if file.base is not None:
-        base, lessons = resolve_model(file.base), None
+        base = resolve_model(file.base)
     else:
-        base, lessons = folder / BASE, SEED
+        base = folder / BASE
         if not (base / "config.json").exists():
             make_small_base(base, SEED, console)
-    return Comparison.of(file, base, pairs, lessons, console)
+    return Comparison.of(file, base, pairs, data, console)
+
+
+def read_parts(pairs: Path, prompt: Prompt, console: Console) -> str:
+    """Return a hash of the three parts in the folder ``pairs``; say what is odd about them. Raises UserError if one is
+    missing, empty, or does not fit ``prompt``."""
+    if not pairs.is_dir():
+        hint = "Name a folder with train, validation and test; one file would be trained on and tested."
+        raise UserError("no such folder of pairs", where=pairs, hint=hint)
+    parts = {part: read_part(pairs, part) for part in PARTS}
+    digest = blake2b(digest_size=16)
+    for name, part in parts.items():
+        if not part.pairs:
+            raise UserError("no pairs to use", where=part.path, hint=f"The part {name} needs some.")
+        for note in part.notes():
+            say(console, f"{name}: {note}")
+        for pair in part.pairs:
+            question(pair, prompt)
+            digest.update(repr((name, pair.content, pair.prompt, pair.label)).encode())
+    for line in shared_pairs(parts):
+        say(console, f"Warning: {line}: scores are too good by what was learnt by heart")
+    return digest.hexdigest()
+
+
+def _write_plans(plans: Sequence[RunPlan], runs: Path) -> None:
+    for plan in plans:
+        write_plan(plan, runs)
 
 
 def _train(plans: Sequence[RunPlan], runs: Path, runner: Runner) -> dict[str, str]:
     """Train those of ``plans`` that are not trained yet; return by run what was wrong."""
-    for plan in plans:
-        write_plan(plan, runs)
     return runner.do([("train", plan) for plan in plans if trained_summary(runs, plan) is None], "train")
 
 
@@ -142,6 +183,9 @@ def remove_weights(run: Path) -> None:
 
 def _line(step: str, plan: RunPlan, runs: Path) -> str:
     """Return a line about a step that is done."""
+    if step == "base":
+        scores = (base_measured(runs) or {})["scores"]
+        return f"base: F1 {scores['f1']:.3f}, {scores['unparsed']} of {scores['pairs']:,} answers unparsed"
     if step == "measure":
         scores = (measured(runs, plan) or {})["scores"]
         return f"{plan.name}: F1 {scores['f1']:.3f}, {scores['unparsed']} of {scores['pairs']:,} answers unparsed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,14 @@ COMPARISONS = "comparisons"
 
 RATES = "learning_rates"
 
-EQUAL = ("token_budget", "max_epochs", "patience", "validate_every", "seed", "learning_rate", "pack_tokens")
-"""Settings of a stage that are not a method's own."""
+SEARCHED = ("token_budget", "max_epochs", "patience", "validate_every", "seed", "learning_rate", "method")
+"""Settings of a stage that the comparison decides."""
+
+SHARED = ("pack_tokens", "packs_per_step", "tokens_per_step", "validation_tokens")
+"""Settings of a stage that are the same for all methods."""
+
+SIZES = ("lora.rank", "options.rank", "options.parameters")
+"""Settings that are made equal."""
 
 Rates = list[float]
 
@@ -93,12 +99,19 @@ class ComparisonFile(BaseModel):
 
     def check(self) -> None:
         """Raise UserError on a method whose settings cannot be used, or would make it unequal to others."""
+        for key in _dotted(nested(self.settings, "settings")):
+            if key in [f"{STAGE}.{one}" for one in SEARCHED]:
+                hint = "Leave it out; learning_rates, tokens, seeds and methods say it."
+                raise UserError(f"settings.{key}: is decided by the comparison", hint=hint)
         for name, own in self.methods.items():
             where = f"methods.{name}"
-            for key in own:
-                if str(key).partition(".")[0] in EQUAL:
-                    problem = f"{where}.{key}: is the same for all methods, or searched"
-                    raise UserError(problem, hint=f"Leave it out; {RATES}, tokens and seeds say it.")
+            for key in _dotted({key: value for key, value in own.items() if key not in (RATES, "method")}):
+                if key in (*SEARCHED, *SHARED):
+                    hint = f"Leave it out; {RATES}, tokens, seeds and settings say it."
+                    raise UserError(f"{where}.{key}: is the same for all methods, or searched", hint=hint)
+                if key in SIZES:
+                    problem = f"{where}.{key}: sizes are made equal to LoRA's of rank {self.rank}"
+                    raise UserError(problem, hint="Set rank of the comparison.")
             self.rates(name)
             self.config(name, "base")
 
@@ -116,6 +129,14 @@ class ComparisonFile(BaseModel):
             Layer(f"methods.{name}", {STAGE: nested(own, f"methods.{name}")}),
         ]
         return matching_config(base, layers=[*layers, *overrides])
+
+
+def _dotted(settings: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _dotted(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}"
 
 
 def find_comparison(word: str) -> Path:

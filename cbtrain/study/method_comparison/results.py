@@ -14,10 +14,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cbtrain.console import plain, say, table_of
+from cbtrain import __version__
+from cbtrain.console import plain, table_of
 from cbtrain.files import seal, write_atomic
 from cbtrain.study.method_comparison.candidates import Candidate, Comparison
-from cbtrain.study.method_comparison.run import RunPlan, measured, trained_summary
+from cbtrain.study.method_comparison.run import RunPlan, base_measured, jobs_of, measured, trained_summary
 
 SCHEMA = "cbtrain.method-comparison/1"
 
@@ -78,16 +79,22 @@ class MethodResult:
 
 @dataclass(frozen=True, slots=True)
 class Results:
+    """``runs``: one row for each that is compared; ``search``: validation losses by method and rate; ``base``: scores
+    of the base, or None; ``facts``: what was compared, in one line each."""
+
     methods: list[MethodResult]
     runs: list[dict[str, Any]]
+    search: list[dict[str, Any]]
+    base: dict[str, Any] | None
     notes: list[str]
+    facts: list[str]
 
 
 def results_of(
-    comparison: Comparison, finals: Sequence[RunPlan], runs: Path, failed: Mapping[str, str], jobs: int
+    comparison: Comparison, search: Sequence[RunPlan], finals: Sequence[RunPlan], runs: Path, failed: Mapping[str, str]
 ) -> Results:
-    """Return the results of the runs ``finals``, which lie in the folder ``runs``; ``failed`` says by run what was
-    wrong."""
+    """Return the results of the runs ``finals`` and of the ``search`` before them, which lie in the folder ``runs``;
+    ``failed`` says by run what was wrong."""
     rows: list[dict[str, Any]] = []
     methods = []
     for candidate in comparison.candidates:
@@ -96,7 +103,31 @@ def results_of(
         problem = next((text for name, text in failed.items() if name.startswith(f"{candidate.name}_rate-")), "")
         rows += [_row(*one) for one in done]
         methods.append(_method(comparison, candidate, done, problem))
-    return Results(methods, rows, _notes(comparison, methods, jobs))
+    found = base_measured(runs)
+    losses = [
+        {"method": plan.method, "learning_rate": plan.rate, "validation_loss": summary["validation_best"]}
+        for plan in search
+        if (summary := trained_summary(runs, plan))
+    ]
+    notes = [f"{name} failed: {problem}" for name, problem in failed.items()]
+    notes += _notes(comparison, methods)
+    if unchanged := dict.fromkeys(row["method"] for row in rows if row["best_step"] == 0):
+        notes.append(f"{', '.join(unchanged)}: a run kept the weights from before training, so nothing was learnt")
+    if (jobs := max((jobs_of(runs, plan) for plan in finals), default=1)) > 1:
+        notes.append(f"up to {jobs} runs at a time: seconds are those of a machine that was shared")
+    return Results(methods, rows, losses, found["scores"] if found else None, notes, _facts(comparison))
+
+
+def _facts(comparison: Comparison) -> list[str]:
+    file = comparison.file
+    pairs = f"{file.pairs:,} generated pairs" if isinstance(file.pairs, int) else f"pairs of {file.pairs}"
+    base = f"small base, lessons of seed {comparison.lessons}" if comparison.lessons is not None else file.base
+    return [
+        f"base: {base}, fingerprint {comparison.fingerprint}",
+        f"{pairs}, hash {comparison.data}; prompt {file.prompt}",
+        f"{file.tokens:,} tokens a run, size of LoRA of rank {file.rank}, seeds {', '.join(map(str, file.seeds))}",
+        f"cbtrain {__version__}",
+    ]
 
 
 def _done(plans: Sequence[RunPlan], runs: Path) -> Iterator[Done]:
@@ -115,7 +146,8 @@ def _row(plan: RunPlan, summary: Mapping[str, Any], found: Mapping[str, Any]) ->
     for text, numbers in found["forgetting"].items():
         row |= {f"KL, {text}": numbers["kl"], f"rise, {text}": numbers["rise"]}
     row |= {"tokens": summary["tokens"], "seconds": summary["seconds"], "memory": summary["memory"]["total"]}
-    return row | {"validation_loss": summary["validation_best"], "disk": found["bytes"]}
+    row |= {"validation_loss": summary["validation_best"], "best_step": summary["best_step"]}
+    return row | {"disk": found["bytes"]}
 
 
 def _method(comparison: Comparison, candidate: Candidate, done: Sequence[Done], problem: str) -> MethodResult:
@@ -144,7 +176,7 @@ def _method(comparison: Comparison, candidate: Candidate, done: Sequence[Done], 
     )
 
 
-def _notes(comparison: Comparison, methods: Sequence[MethodResult], jobs: int) -> list[str]:
+def _notes(comparison: Comparison, methods: Sequence[MethodResult]) -> list[str]:
     notes, wanted = [], comparison.wanted
     unequal = [one.name for one in methods if one.trained > FAR * wanted or one.trained * FAR < wanted]
     if unequal:
@@ -159,9 +191,7 @@ def _notes(comparison: Comparison, methods: Sequence[MethodResult], jobs: int) -
         notes.append("one seed: how far another one would be is not known")
     elif seeds < FEW_SEEDS:
         notes.append(f"{seeds} seeds: a difference within the range from lowest to highest says nothing")
-    if jobs > 1:
-        notes.append(f"{jobs} runs at a time: seconds are those of a machine that was shared")
-    return notes
+    return notes + [f"{one.name}: {one.seeds} of {seeds} seeds" for one in methods if 0 < one.seeds < seeds]
 
 
 def write_results(results: Results, comparison: Comparison, folder: Path) -> None:
@@ -170,7 +200,9 @@ def write_results(results: Results, comparison: Comparison, folder: Path) -> Non
         "schema": SCHEMA,
         "comparison": comparison.file.model_dump(mode="json"),
         "methods": [asdict(one) for one in results.methods],
+        "base": results.base,
         "runs": results.runs,
+        "search": results.search,
         "notes": results.notes,
     }
     write_atomic(folder / RESULTS, json.dumps(seal(content), indent=2) + "\n")
@@ -180,7 +212,7 @@ def write_results(results: Results, comparison: Comparison, folder: Path) -> Non
         writer.writeheader()
         writer.writerows(results.runs)
         write_atomic(folder / TABLE, text.getvalue())
-    lines = []
+    lines = [*(f"- {fact}" for fact in results.facts), ""]
     for heads, rows in _tables(results):
         lines += ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *rows)] + [""]
     write_atomic(folder / PAGE, "\n".join([*lines, *(f"- {note}" for note in results.notes)]) + "\n")
@@ -193,9 +225,6 @@ def print_results(results: Results, console: Console) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    for one in results.methods:
-        if one.failed:
-            say(console, f"{one.name} failed: {one.failed}")
     for note in results.notes:
         plain(console, f"note: {note}")
 
@@ -203,11 +232,23 @@ def print_results(results: Results, console: Console) -> None:
 def _tables(results: Results) -> Iterator[tuple[list[str], list[list[str]]]]:
     """Yield heads and rows of the tables: what is learnt, what is forgotten of each text, what it costs."""
     texts = next((list(one.kl) for one in results.methods if one.kl), [])
-    yield ["method", "trained", "rate", "F1", "unparsed", "perplexity"], [_learnt(one) for one in results.methods]
+    learnt = [_learnt(one) for one in results.methods]
+    if results.base:
+        unparsed = f"{results.base['unparsed'] / results.base['pairs']:.1%}"
+        before = next((_three(row["base_perplexity"]) for row in results.runs), "–")
+        learnt.insert(0, ["(base)", "0", "–", _three(results.base["f1"]), unparsed, before])
+    yield ["method", "trained", "rate", "F1", "unparsed", "perplexity"], learnt
+    yield ["validation loss by rate", ""], [[one.name, _searched(one, results)] for one in results.methods]
     for text in texts:
         heads = [f"forgotten: {text}", "KL", "rise of perplexity"]
         yield heads, [_forgotten(one, text) for one in results.methods if one.kl]
     yield ["cost", "memory", "seconds", "on disk"], [_cost(one) for one in results.methods if one.seconds]
+
+
+def _searched(one: MethodResult, results: Results) -> str:
+    found = [entry for entry in results.search if entry["method"] == one.name]
+    losses = ((entry["learning_rate"], entry["validation_loss"]) for entry in found)
+    return ", ".join(f"{rate:g}: {'–' if loss is None else f'{loss:.3f}'}" for rate, loss in losses)
 
 
 def _learnt(one: MethodResult) -> list[str]:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cbtrain.console import say
 from cbtrain.errors import Stopped
 from cbtrain.stopping import StopRequest
-from cbtrain.study.method_comparison.run import RunPlan, plan_file
+from cbtrain.study.method_comparison.run import JOBS, RunPlan, plan_file
 
 COMMAND = (sys.executable, "-m", "cbtrain.study.method_comparison.child")
 
@@ -29,7 +29,7 @@ SHOWN = 4
 """Runs that are named while they run."""
 
 Work = tuple[str, RunPlan]
-"""A step (``train`` or ``measure``) of a run."""
+"""A step of a run: ``train``, ``measure``, or ``base``, which measures its base."""
 
 
 class Runner:
@@ -39,6 +39,7 @@ class Runner:
     def __init__(self, runs: Path, jobs: int, console: Console, tell: Callable[[str, RunPlan], str]) -> None:
         self.runs, self.jobs, self.console, self.tell = runs, jobs, console, tell
         self._environment = dict(os.environ)
+        self._environment[JOBS] = str(jobs)
         if jobs > 1:  # they share the processor
             self._environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
         self._processes: set[asyncio.subprocess.Process] = set()
