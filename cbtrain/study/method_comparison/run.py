@@ -30,8 +30,8 @@ JOBS = "CBTRAIN_JOBS"
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """``settings`` are a study's, all of them; ``base`` is the fingerprint of its model. ``pairs`` is a folder of
-    parts, of which ``data`` is a hash. ``test_pairs``: how many pairs of the test part are asked about (None: all); ``lessons``:
-    seed of the base's lessons, if the base is the task's small one; ``trained`` and ``size``: as in
+    parts, of which ``data`` is a hash. ``test_pairs``: how many pairs of the test part are asked about (None: all).
+    ``lessons``: seed of the base's lessons, if it is the task's small one. ``trained`` and ``size``: as in
     :class:`cbtrain.study.method_comparison.budget.Size`."""
 
     method: str
