@@ -78,6 +78,11 @@ def known_targets(targets: list[str]) -> list[str]:
     return targets
 
 
+def one_word(targets: Any) -> Any:
+    """Return ``targets`` as given, ``all-linear`` as a list, which PEFT takes as a word."""
+    return [targets] if targets == ALL_LINEAR else targets
+
+
 class LoraConfig(BaseModel):
     """LoRA on some linears; the update is scaled by ``alpha / rank``, with rsLoRA by ``alpha / sqrt(rank)``."""
 
@@ -107,7 +112,7 @@ class LoraConfig(BaseModel):
     @field_validator("targets", mode="before")
     @classmethod
     def _as_peft_takes_it(cls, given: Any) -> Any:
-        return [given] if given == ALL_LINEAR else given
+        return one_word(given)
 
     @field_validator("targets")
     @classmethod

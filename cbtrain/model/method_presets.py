@@ -49,10 +49,17 @@ def without_preset(stage: Mapping[str, Any]) -> dict[str, Any]:
         return {**stage, "method": "lora"}  # a section of another kind is refused where it is checked
     for path, given, wanted in (("lora.", lora, preset.lora), ("", stage, preset.stage)):
         for key, value in wanted.items():
-            if key in given and given[key] != value:
+            if key in given and not _same(given[key], value):
                 problem = f"method {name} sets {path}{key} to {_shown(value)}, not {_shown(given[key])}: leave one out"
                 raise SettingsConflict(problem, "method", f"{path}{key}")
     return {**stage, **preset.stage, "method": "lora", "lora": {**lora, **preset.lora}}
+
+
+def _same(given: Any, value: Any) -> bool:
+    """Return whether two values of a setting mean the same: the order of a list means nothing."""
+    if isinstance(given, list) and isinstance(value, list):
+        return sorted(map(str, given)) == sorted(map(str, value))
+    return bool(given == value)
 
 
 def _shown(value: Any) -> str:

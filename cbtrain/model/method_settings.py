@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cbtrain.model.config import HIGHEST_RANK, LORA_TARGETS, known_targets
+from cbtrain.model.config import HIGHEST_RANK, LORA_TARGETS, known_targets, one_word
 
 
 class HypLoraConfig(BaseModel):
@@ -28,6 +28,11 @@ class HypLoraConfig(BaseModel):
         "paper", description="code: the map of the authors' program, another one but at K = 1 (docs/methods.md)"
     )
 
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_word(cls, given: Any) -> Any:
+        return one_word(given)
+
     @field_validator("targets")
     @classmethod
     def _known(cls, targets: list[str]) -> list[str]:
@@ -45,6 +50,10 @@ class HalfConfig(BaseModel):
 
 Fault = Literal["seeding", "age", "frozen-age", "ranks", "resume", "rounding"]
 """What the program of SpIEL's authors does otherwise than it is meant (docs/methods.md), by name."""
+
+
+OF_SELECTION = ("share", "policy", "every", "collect")
+"""Settings of :class:`SparseConfig` that only a selection heeds."""
 
 
 class SparseConfig(BaseModel):
@@ -69,6 +78,11 @@ class SparseConfig(BaseModel):
     reproduce: Literal["none", "spiel"] = Field("none", description="spiel: all faults of the authors' program")
     faults: list[Fault] = Field(default_factory=list, description="some of them (docs/methods.md)")
 
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_word(cls, given: Any) -> Any:
+        return one_word(given)
+
     @field_validator("targets")
     @classmethod
     def _known(cls, targets: list[str]) -> list[str]:
@@ -78,6 +92,12 @@ class SparseConfig(BaseModel):
     def _fits(self) -> SparseConfig:
         if self.collect >= self.every:
             raise ValueError(f"collect {self.collect} must be less than every {self.every}")
+        plain = type(self).model_fields
+        given = [name for name in OF_SELECTION if getattr(self, name) != plain[name].default]
+        if self.selection == "none" and given:
+            raise ValueError(f"{given[0]} needs a selection, and selection is none")
+        if self.parameters is not None and self.rank != plain["rank"].default:
+            raise ValueError("rank and parameters both set the number of weights: leave one out")
         return self
 
     def has(self, fault: Fault) -> bool:

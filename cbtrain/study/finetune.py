@@ -14,7 +14,9 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.console import say
 from cbtrain.files import seal, write_atomic
 from cbtrain.model.adapters.methods import AdapterFiles, save_adapter
+from cbtrain.model.config import LoraConfig
 from cbtrain.model.decoder import Decoder
+from cbtrain.model.methods import LORA
 from cbtrain.model.undertrained_tokens import weak_rows
 from cbtrain.model.weights.memory import weight_memory
 from cbtrain.study.adapter_card import adapter_card
@@ -93,6 +95,8 @@ def prepare_adapter(
     if settings.method == "lora" and not settings.lora.modules_to_save:
         with whole([decoder.lm_head.weight]):
             warn_of_weak_stop(speaker, decoder, dataset.renderer, console)
+    if settings.method != LORA.name and unused_lora(settings):
+        say(console, f"{speaker}: {speaker}.lora is set, and method {settings.method} does not use it")
     _say_dataset(speaker, dataset, spec.config, console)
     tokens = spec.config.tokens
     prompt = trained_prompt(dataset.train.units, speaker, tokens, dataset.renderer)
@@ -142,6 +146,11 @@ def deliver_adapter(prepared: PreparedAdapter, result: TrainingResult, values: S
         save_adapter(decoder, place, base=prepared.base, provenance=provenance, extra_files=extra_files, values=values)
         write_atomic(stage.folder / SUMMARY, json.dumps(seal(summary), indent=2) + "\n")
     return summary
+
+
+def unused_lora(settings: StageConfig) -> bool:
+    """Return whether ``lora`` has other settings than the defaults; alpha is one that a tiny model has of its own."""
+    return bool(settings.lora.model_copy(update={"alpha": LoraConfig().alpha}) != LoraConfig())
 
 
 def validation_text(result: TrainingResult) -> str:

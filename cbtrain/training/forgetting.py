@@ -32,6 +32,9 @@ LARGE = 0.10
 same task (the method comparison of the PEFT library), LoRA raised perplexity on Wikipedia by 5 to 6 %, full tuning with
 a small learning rate by 3 %, one half of all by less than 8 %; 29 were above 10 %."""
 
+FEW = 200
+"""Tokens below which nothing is called large, and the numbers are said to mean nothing."""
+
 COPIES = 6
 """Tensors as large as the logits of a stretch of rows that exist at a time: a stretch has fewer rows by as much."""
 
@@ -65,7 +68,7 @@ class Forgetting:
 
     @property
     def is_large(self) -> bool:
-        return self.rise > LARGE
+        return self.rise > LARGE and self.tokens >= FEW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +97,9 @@ class TextForgetting:
     def in_words(self) -> str:
         if self.not_measured:
             return f"{self.text} not measured: {self.not_measured}"
+        few = "" if self.tokens >= FEW else " (too few to mean anything)"
         both = f"perplexity {short(self.base_perplexity)} before, {short(self.tuned_perplexity)} after"
-        return f"{self.text}, {self.tokens:,} tokens: {both} ({percent(self.rise)}), KL {nats(self.kl)}"
+        return f"{self.text}, {self.tokens:,} tokens{few}: {both} ({percent(self.rise)}), KL {nats(self.kl)}"
 
 
 @torch.no_grad()

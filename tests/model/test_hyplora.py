@@ -11,7 +11,7 @@ from tiny_architecture import TINY
 
 from cbtrain.errors import UserError
 from cbtrain.model.adapters.dropout import KeyedDropout
-from cbtrain.model.adapters.hyplora import HypLoraLinear
+from cbtrain.model.adapters.hyplora import LEAST_K, HypLoraLinear
 from cbtrain.model.adapters.merge import merge
 from cbtrain.model.adapters.methods import inject, load_adapter, save_adapter
 from cbtrain.model.adapters.mounted import MountedAdapters
@@ -75,6 +75,14 @@ def test_all_golden_cases(kind):
             assert not got["delta"].any()
             wanted = number(f"B0.r{rank}.{name}.{kind}64.dB")
             assert close(got["dB"], wanted) < 1e-7  # its s is in fp32
+
+
+@pytest.mark.parametrize("curvature", [2e-5, 0.25, 1.0, 1000.0])
+def test_it_begins_at_the_curvature_and_the_square_root_of_the_inputs(curvature):
+    base = DenseLinear(9, 4, bias=False)
+    made = HypLoraLinear(base, "a.b", HypLoraConfig(curvature=curvature), KeyedDropout(0.0, 0), torch.device("cpu"))
+    assert float(torch.nn.functional.softplus(made.k.double())) + LEAST_K == pytest.approx(curvature, rel=1e-5)
+    assert float(made.norm_scale) == 3.0
 
 
 def test_with_little_curvature_it_is_lora_of_the_scaled_input():

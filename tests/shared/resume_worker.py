@@ -44,6 +44,7 @@ def main(arguments):
     made.norm.register_forward_pre_hook(lambda module, inputs: time.sleep(pause if module.training else 0))
     config = StageConfig(
         **{
+            "method": settings.get("method", "lora"),
             "lora": {"rank": 3, "alpha": 6, "dropout": 0.1},
             "learning_rate": 1e-2,
             "pack_tokens": 64,

@@ -123,13 +123,16 @@ def test_why_it_cannot_be_measured_is_said(base, texts, monkeypatch):
 
 
 def test_a_large_rise_is_said_with_its_threshold():
-    large, small = Forgetting(9, 2.5, 2.7, 0.3), Forgetting(9, 2.5, 2.59, 0.3)
+    large, small = Forgetting(900, 2.5, 2.7, 0.3), Forgetting(900, 2.5, 2.59, 0.3)
     risen = TextForgetting.of("general text", "a text", large)
     assert risen.warning == (
         "Warning: the tuned model's perplexity on general text rose by 22% (12.2 to 14.9): more than 10%"
     )
-    assert risen.in_words == "general text, 9 tokens: perplexity 12.2 before, 14.9 after (+22.1%), KL 0.3"
+    assert risen.in_words == "general text, 900 tokens: perplexity 12.2 before, 14.9 after (+22.1%), KL 0.3"
     assert TextForgetting.of("general text", "a text", small).warning == ""
+    few = TextForgetting.of("general text", "a text", Forgetting(9, 2.5, 2.7, 0.3))
+    assert few.warning == ""
+    assert few.in_words.startswith("general text, 9 tokens (too few to mean anything): perplexity")
     broken = TextForgetting.of("general text", "a text", Forgetting(9, 2.5, math.nan, math.nan))
     assert (broken.tuned_perplexity, broken.kl) == (None, None)
     assert "is not finite" in broken.warning

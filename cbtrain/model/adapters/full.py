@@ -18,6 +18,9 @@ from cbtrain.model.weights.card import copy_beside_weights, write_card
 from cbtrain.model.weights.checking import read_weights
 from cbtrain.model.weights.saving import ShardWriter, file_name
 
+TRAINED = "trained"
+"""In the metadata of its weights: what of them was trained, in words."""
+
 
 class FullAdapter(Adapter):
     """Trains the decoder's own parameters. If these are bf16, the engine steps on fp32 master weights, since a
@@ -32,7 +35,7 @@ class FullAdapter(Adapter):
         self._other: dict[str, Tensor] = {}
 
     def describe(self) -> str:
-        return "all weights trained"
+        return self.metadata.get(TRAINED, "all weights trained")
 
     def initialize(self, seed: int) -> None:
         self.decoder.requires_grad_(True)
@@ -85,11 +88,11 @@ class FullAdapter(Adapter):
         if self.decoder.folder is not None:
             copy_beside_weights(self.decoder.folder, folder)
         (folder / "config.json").write_text(json.dumps({**self.decoder.source, "dtype": "float32"}, indent=2) + "\n")
-        writer = ShardWriter(folder, metadata=metadata)
+        writer = ShardWriter(folder, metadata={**metadata, TRAINED: self.describe()})
         for name, parameter in (self.parameters() if values is None else values).items():
             writer.add(file_name(name), parameter.detach().float())
         writer.close()
-        name, text = f"{Path(base).name}, fine-tuned", f"`{base}` with all of its weights trained"
+        name, text = f"{Path(base).name}, fine-tuned", f"`{base}`, {self.describe()}"
         write_card(folder, base=base, name=name, text=text, tags=["cbtrain", "fine-tuned"])
 
     def read(self, folder: Path) -> dict[str, Tensor]:

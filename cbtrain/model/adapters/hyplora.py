@@ -26,6 +26,11 @@ LEAST_K = 1e-6
 """K is softplus(k) and this much, so that it stays positive whatever k becomes."""
 
 
+def softplus_inverse(value: float) -> float:
+    """Return x with log(1 + exp(x)) = ``value``, above 0; large values too."""
+    return value + math.log(-math.expm1(-value))
+
+
 class HypLoraLinear(AdaptedLinear):
     """``k`` stands for K, and ``norm_scale`` is s. What of them is not trained is what the settings say."""
 
@@ -36,7 +41,7 @@ class HypLoraLinear(AdaptedLinear):
         self.config, self.dropout, self.scale = config, dropout, config.alpha / config.rank
         self.lora_A = nn.Parameter(torch.empty(config.rank, base.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, config.rank, device=device))
-        k, s = math.log(math.expm1(config.curvature - LEAST_K)), math.sqrt(base.in_features) if config.norm_scale else 1
+        k, s = softplus_inverse(config.curvature - LEAST_K), math.sqrt(base.in_features) if config.norm_scale else 1
         self.k = nn.Parameter(torch.tensor(float(k), device=device), requires_grad=config.learn_curvature)
         self.norm_scale = nn.Parameter(torch.tensor(float(s), device=device), requires_grad=config.norm_scale)
 

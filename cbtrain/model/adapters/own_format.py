@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cbtrain.errors import UserError
 from cbtrain.files import read_json_object
-from cbtrain.model.methods import method_named, method_of
+from cbtrain.model.methods import LORA, method_named, method_of
 from cbtrain.model.weights.saving import save_tensors
 from cbtrain.text.faults import first_fault
 
@@ -42,6 +42,9 @@ def read_settings(folder: Path) -> BaseModel:
         method = method_named(str(written.get("method")))
     except ValueError as error:
         raise UserError(str(error), where=file, hint="Install the package that brings this method.") from None
+    if method.name == LORA.name or method.trains_base:
+        problem = f"method {method.name} has no files of this kind"
+        raise UserError(problem, where=file, hint="Restore it from a copy.")
     try:
         return method.settings.model_validate(written.get("options", {}))
     except ValidationError as error:

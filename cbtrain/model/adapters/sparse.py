@@ -20,6 +20,7 @@ from cbtrain.model.adapters.own_training import OwnTraining
 from cbtrain.model.adapters.sparse_gradients import GradientTraining
 from cbtrain.model.adapters.sparse_linear import SparseLinear
 from cbtrain.model.adapters.sparse_momentum import MomentumTraining
+from cbtrain.model.adapters.sparse_training import SparseTraining
 from cbtrain.model.decoder import Decoder
 from cbtrain.model.linears.linear import Linear
 from cbtrain.model.method_settings import SparseConfig
@@ -38,6 +39,7 @@ class SparseAdapter(LinearsAdapter[SparseLinear]):
     are."""
 
     config: SparseConfig
+    training: SparseTraining | None = None
 
     def __init__(self, decoder: Decoder, config: SparseConfig, device: torch.device) -> None:
         linears = {
@@ -52,7 +54,10 @@ class SparseAdapter(LinearsAdapter[SparseLinear]):
 
     def describe(self) -> str:
         number = sum(len(module.values) for module in self.modules.values())
-        return f"sparse deltas of {number:,} weights {WORDS[self.config.selection]}"
+        where = WORDS[self.config.selection]
+        if self.training is not None and self.training.updates <= self.config.collect:
+            where = "at random places: training ended before the first selection"
+        return f"sparse deltas of {number:,} weights {where}"
 
     def fixed(self) -> dict[str, Tensor]:
         return {path + INDICES: module.indices for path, module in self.modules.items()}
@@ -61,8 +66,10 @@ class SparseAdapter(LinearsAdapter[SparseLinear]):
         if self.config.selection == "none":
             return None
         if self.config.selection == "momentum":
-            return MomentumTraining(self.modules, self.config, rate, decay)
-        return GradientTraining(self.modules, self.config, rate, betas, decay)
+            self.training = MomentumTraining(self.modules, self.config, rate, decay)
+        else:
+            self.training = GradientTraining(self.modules, self.config, rate, betas, decay)
+        return self.training
 
     @property
     def dense_products(self) -> int:

@@ -1,8 +1,9 @@
 """Exchange trained weights for others while sparse deltas are trained: SpIEL (Ansell et al. 2024, arXiv 2401.16405).
 
-After update u a selection is due if ``u mod every`` is ``collect``. It drops the trained weights with the smallest
-values, a share of all, and takes as many others, by one of two rules: :mod:`.sparse_gradients` and
-:mod:`.sparse_momentum`. What a rule must know of a linear lies in the optimizer's state of its values.
+After update u a selection is due if ``u mod every`` is ``collect``, but not after the last one. It drops the trained
+weights with the smallest values, a share of all, and takes as many others, by one of two rules:
+:mod:`.sparse_gradients` and :mod:`.sparse_momentum`. What a rule must know of a linear lies in the optimizer's state of
+its values.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class SparseTraining(OwnTraining):
 
     @torch.no_grad()
     def advance(self, done: float) -> None:
-        if self.updates % self.config.every != self.config.collect:
+        if self.updates % self.config.every != self.config.collect or done >= 1:  # what begins then is never trained
             return
         share = share_at(self.updates, done, self.config)
         for module in self.modules.values():

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cbtrain.model.methods import method_of
 from cbtrain.training.memory.meter import MemorySplit
 from cbtrain.training.planning.fitting import levels_text
 from cbtrain.training.planning.machine import Machine
@@ -33,7 +34,8 @@ WIDTH = 110
 def print_plan(plan: StagePlan, machine: Machine, console: Console) -> None:
     """Print a table and a sentence of advice."""
     scenario, a = plan.stage.scenario, plan.stage.scenario.architecture
-    how = f"all weights trained, {scenario.format}" if scenario.full else f"weights {scenario.format}"
+    trained = method_of(scenario.adapter).text
+    how = f"{trained} trained, {scenario.format}" if scenario.full else f"weights {scenario.format}"
     console.print(
         f"\n[bold]{plan.stage.name}[/]: {a.layers} layers, hidden {a.hidden:,}, vocabulary {a.vocabulary:,}; {how}; "
         f"attention by {scenario.attention}; {_gb(machine.memory)} GB on {machine.name}, {_gb(machine.reserve)} of it "
