@@ -60,6 +60,16 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Preference:
+    """What makes a session a pair: its turns from index ``begin`` on were chosen over the turns ``rejected``, which
+    answer the same turns before. ``weight`` multiplies the pair's loss."""
+
+    begin: int
+    rejected: tuple[Turn, ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One session: ``number`` counts from 1 inside its course; ``where`` names the file (and line) it came from.
 
@@ -68,7 +78,8 @@ class Session:
     counts words of the text it was parsed from, labels included (0: there was no such text).
     ``facts`` is what else the source says of it (``ending``, ``summary``, ``system``, ``arm`` …). ``ignored`` counts
     turns of third speakers, which are left out. ``structured``: the source names the speaker of each turn outside its
-    text, so that a label inside it is speech about labels.
+    text, so that a label inside it is speech about labels. ``preference``: it is a pair of answers, the chosen one in
+    ``turns`` (:func:`cbtrain.transcripts.preference.pair_session`).
     """
 
     course: str
@@ -81,6 +92,7 @@ class Session:
     facts: dict[str, str] = field(default_factory=dict)
     ignored: int = field(default=0, compare=False)
     structured: bool = field(default=False, compare=False)
+    preference: Preference | None = None
 
     @property
     def id(self) -> str:
