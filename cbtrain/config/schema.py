@@ -95,6 +95,10 @@ class StudyConfig(BaseModel):
             if self.model.weights == "nf4" and (reason := method.cannot.get("nf4")):
                 problem = f"{speaker}.method: {method.name} cannot train weights in nf4: {reason}; set model.weights"
                 raise SettingsConflict(problem, f"{speaker}.method", "model.weights")
+        for stage in ("base", "patient"):
+            if (objective := getattr(self, stage).objective) != "sft":
+                problem = f"{stage}.objective: {objective} compares answers of the therapist; set sft"
+                raise SettingsConflict(problem, f"{stage}.objective")
         stages = [*(["base"] if self.model.path is None else []), *self.training.speakers]
         for stage in stages if self.training.engine == "deepspeed" else ():
             if beyond := _beyond_zero(stage, getattr(self, stage), self):
@@ -122,6 +126,9 @@ def _beyond_zero(stage: str, settings: StageConfig, study: StudyConfig) -> tuple
         return f"{stage}.method", problem, "model.weights", zero
     if study.training.zero_stage < 3:
         return None
+    if settings.objective != "sft":
+        problem = f"{settings.objective} is not tested under ZeRO-3; set training.zero_stage to 1 or 2"
+        return f"{stage}.objective", problem, zero
     less = "set training.zero_stage to 1 or 2"
     if reason := method.cannot.get("zero3"):
         return f"{stage}.method", f"{method.name} cannot be sharded by ZeRO-3: {reason}; {less}", zero

@@ -21,6 +21,7 @@ from cbtrain.kernels.rms_norm import FrozenNorm
 from cbtrain.model.activation_checkpointing import checkpointed
 from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.architecture import Architecture
+from cbtrain.model.attention.branches import Borders, BranchedAttention
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import choose_backend, packed_attention
 from cbtrain.model.fused.elementwise import PLAIN, Elementwise
@@ -246,9 +247,13 @@ class Decoder(nn.Module):
         self.frequencies = inverse_frequencies(self.architecture.rope, self.architecture.head_dim).to(self.device)
         return self
 
-    def packed(self, cu_seqlens: Sequence[int]) -> PackedAttention:
-        """Return ``attend`` for documents that begin at ``cu_seqlens`` (the first 0, the last the number of tokens)."""
-        return PackedAttention(cu_seqlens, self.architecture.sliding_window, self.attention)
+    def packed(self, cu_seqlens: Sequence[int], borders: Sequence[Borders] = ()) -> Attend:
+        """Return ``attend`` for documents that begin at ``cu_seqlens`` (the first 0, the last the number of tokens);
+        those with ``borders`` end in two branches (:mod:`cbtrain.model.attention.branches`)."""
+        window = self.architecture.sliding_window
+        if borders:
+            return BranchedAttention(cu_seqlens, borders, window, self.attention)
+        return PackedAttention(cu_seqlens, window, self.attention)
 
     @property
     def kernels(self) -> Kernels:

@@ -17,6 +17,7 @@ from cbtrain.tokens.chat import ChatRenderer
 from cbtrain.tokens.config import Supervise
 from cbtrain.tokens.dialogue import dialogue, patient_system, system_prompts
 from cbtrain.tokens.document_builder import DocumentBuilder, Unit, units_of
+from cbtrain.tokens.pair_builder import PairBuilder
 from cbtrain.tokens.tokenize import NothingUsable, TokenizedCorpus, cache_root, tokenize
 from cbtrain.training.config import StageConfig
 from cbtrain.transcripts.types import Course, Role
@@ -131,10 +132,14 @@ def make_builder(
     *,
     measured: bool,
 ) -> DocumentBuilder:
-    """Return what makes one speaker's documents. If they are only ``measured``, every turn of the speaker has the same
-    loss weight, so that losses of different training settings can be compared."""
+    """Return what makes one speaker's documents, pairs of answers if its objective compares them. If they are only
+    ``measured``, every turn of the speaker has the same loss weight, so that losses of different training settings can
+    be compared."""
     supervise: Supervise = settings.supervise or speaker
     tokens = config.tokens
+    if settings.objective != "sft":
+        text = settings.preference.likelihood == "text"
+        return PairBuilder(renderer, speaker, tokens, settings.pack_tokens, positions, prompt_counts=text)
     if measured:
         supervise = speaker
         tokens = tokens.model_copy(update={"weights": []})
@@ -146,7 +151,8 @@ def held_out_datasets(
 ) -> dict[str, TokenizedCorpus]:
     """Return documents for perplexity, by held-out patient. Raises UserError on sessions that cannot be rendered; with
     ``corpus.skip_bad`` they are left out and named, and the error comes only if no patient has another one."""
-    builder = make_builder(renderer, "therapist", config.therapist, positions, config, measured=True)
+    settings = config.therapist.model_copy(update={"objective": "sft"})
+    builder = make_builder(renderer, "therapist", settings, positions, config, measured=True)
     datasets: dict[str, TokenizedCorpus] = {}
     skipped: list[str] = []
     for course in corpus.split.test:

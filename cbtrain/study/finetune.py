@@ -22,6 +22,7 @@ from cbtrain.model.weights.memory import weight_memory
 from cbtrain.study.adapter_card import adapter_card
 from cbtrain.study.datasets import SpeakerDataset
 from cbtrain.study.forgetting import forgetting_lines, measure_texts
+from cbtrain.study.reference import with_reference
 from cbtrain.study.run_files import SUMMARY
 from cbtrain.study.same_study import require_same
 from cbtrain.study.stages import StageSpec
@@ -98,6 +99,7 @@ def prepare_adapter(
     if settings.method != LORA.name and unused_lora(settings):
         say(console, f"{speaker}: {speaker}.lora is set, and method {settings.method} does not use it")
     _say_dataset(speaker, dataset, spec.config, console)
+    dataset = with_reference(spec, dataset, decoder, folder / "training" / speaker, console)
     tokens = spec.config.tokens
     prompt = trained_prompt(dataset.train.units, speaker, tokens, dataset.renderer)
     if speaker == "therapist" and prompt.text is None:
@@ -155,6 +157,9 @@ def unused_lora(settings: StageConfig) -> bool:
 
 def validation_text(result: TrainingResult) -> str:
     before, after = result.validation_before, result.validation_best
+    if result.pairs:
+        share = f"{result.pairs['accuracy']:.1%} of the validation pairs ranked rightly at its best"
+        return f"{share}, {result.pairs_before['accuracy']:.1%} before"
     if before is None:
         return "no validation, the last weights"
     best = f"{after:.3f} at its best" if after is not None else "never finite"
@@ -171,11 +176,15 @@ def phases_of(selection: TokenizedCorpus) -> list[str]:
 
 def _say_dataset(speaker: str, dataset: SpeakerDataset, config: StudyConfig, console: Console) -> None:
     tokenized, settings = dataset.train, getattr(config, speaker)
-    what = f"{config.tokens.document}s"
+    compares = settings.objective != "sft"
+    what = "pairs of answers" if compares else f"{config.tokens.document}s"
     tokens, offered = tokenized.documents.tokens, tokenized.tokens_offered
     of_tokens = f"{tokens:,} tokens" if tokenized.share == 1 else f"{tokens:,} of about {offered:,} tokens"
     text = f"{speaker}: {len(tokenized.units):,} of {tokenized.units_offered:,} {what}, {of_tokens}"
-    text += f", in {len(tokenized.documents):,} documents"
+    if compares:
+        text += f" (with each answer in a document of its own {tokenized.whole_tokens or 0:,})"
+    else:
+        text += f", in {len(tokenized.documents):,} documents"
     if tokenized.paper_tokens is not None and config.tokens.recipe == "whole":
         text += f" (by the 2024 recipe {tokenized.paper_tokens:,} tokens)"
     if tokenized.truncated:

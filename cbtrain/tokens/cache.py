@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_folder, file_digest
-from cbtrain.tokens.document import Document
+from cbtrain.tokens.document import Branches, Document
 
 try:
     import fcntl
@@ -32,7 +32,7 @@ except ImportError:  # no file locks on this system: two processes may then do t
 
 SCHEMA = "cbtrain.tokens/1"
 INDEX = "index.json"
-ARRAYS = ("ids", "offsets", "runs", "run_weights", "run_offsets", "trimmed", "names")
+ARRAYS = ("ids", "offsets", "runs", "run_weights", "run_offsets", "trimmed", "branches", "names")
 OURS = re.compile(r"\.?[0-9a-f]{32}(\..*)?")
 """Names of entries, of their locks, and of the temporary folders that an interrupted writer leaves."""
 
@@ -50,7 +50,8 @@ class TokenStore(Sequence[Document]):
     ``ids`` int32 ``[N]`` holds all documents end to end, ``offsets`` int64 ``[D + 1]`` where each begins and ends. Loss
     weights are kept as runs of equal weight: ``runs`` int64 ``[R, 2]`` (first and last + 1, inside the document),
     ``run_weights`` float32 ``[R]``, ``run_offsets`` int64 ``[D + 1]``. ``trimmed`` int32 ``[D]``; ``names`` uint8, the
-    names joined by newlines.
+    names joined by newlines. ``branches`` float64 ``[D, 5]`` are the fields of :class:`Branches`, references NaN if
+    they are not known; all 0 for a document that is no pair.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -63,7 +64,11 @@ class TokenStore(Sequence[Document]):
         self.supervised = _sums(sizes, offsets)
         """Number of tokens that the loss counts in each document, int64 ``[D]``."""
         self.weight_sums = _sums(sizes * arrays["run_weights"].astype(np.float64), offsets)
-        """Sum of the loss weights in each document, float64 ``[D]``."""
+        """What each document adds to the divisor of the loss, float64 ``[D]``: the sum of its tokens' loss weights, or
+        the weight of a pair."""
+        self.pairs: NDArray[np.bool_] = arrays["branches"][:, 0] > 0
+        """Which documents are pairs of answers, bool ``[D]``."""
+        self.weight_sums = np.where(self.pairs, arrays["branches"][:, 2], self.weight_sums)
 
     @classmethod
     def of(cls, documents: Sequence[Document]) -> TokenStore:
@@ -82,6 +87,7 @@ class TokenStore(Sequence[Document]):
                 "run_weights": np.concatenate(loss_weights or [np.zeros(0, np.float32)]).astype(np.float32),
                 "run_offsets": np.cumsum([0, *counts], dtype=np.int64),
                 "trimmed": np.asarray([d.trimmed for d in documents], dtype=np.int32),
+                "branches": np.asarray([_of_branches(d.branches) for d in documents], np.float64).reshape(-1, 5),
                 "names": np.frombuffer(
                     "\n".join(d.name.replace("\n", " ") for d in documents).encode(), dtype=np.uint8
                 ),
@@ -107,7 +113,14 @@ class TokenStore(Sequence[Document]):
         runs = slice(a["run_offsets"][index], a["run_offsets"][index + 1])
         for (first, last), weight in zip(a["runs"][runs].tolist(), a["run_weights"][runs].tolist(), strict=True):
             loss_weights[first:last] = weight
-        return Document(self.names[index], ids, loss_weights, int(a["trimmed"][index]))
+        branches = _branches(a["branches"][index]) if self.pairs[index] else None
+        return Document(self.names[index], ids, loss_weights, int(a["trimmed"][index]), branches)
+
+    def with_reference(self, reference: NDArray[np.float64]) -> TokenStore:
+        """Return the same documents with log-probabilities of the base, ``[D, 2]``: chosen and rejected answers of its
+        pairs."""
+        branches = np.concatenate([self.arrays["branches"][:, :3], reference], axis=1)
+        return TokenStore({**self.arrays, "branches": branches})
 
     def __iter__(self) -> Iterator[Document]:
         return (self[index] for index in range(len(self)))
@@ -248,6 +261,18 @@ def _runs(loss_weights: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray
     values = loss_weights[starts] if len(starts) else np.zeros(0, np.float32)
     counted = values > 0
     return np.stack([starts, stops], axis=1)[counted].astype(np.int64), values[counted]
+
+
+def _of_branches(branches: Branches | None) -> tuple[float, ...]:
+    if branches is None:
+        return (0.0,) * 5
+    return branches.chosen, branches.rejected, branches.weight, *(branches.reference or (np.nan, np.nan))
+
+
+def _branches(row: NDArray[np.float64]) -> Branches:
+    chosen, rejected, weight, *reference = row.tolist()
+    known = not np.isnan(reference).any()
+    return Branches(int(chosen), int(rejected), weight, (reference[0], reference[1]) if known else None)
 
 
 def _sums(values: NDArray[Any], offsets: NDArray[np.int64]) -> NDArray[Any]:

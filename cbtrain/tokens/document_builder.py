@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -108,6 +109,11 @@ class DocumentBuilder:
         if supervise == "everything" and config.recipe != "paper":
             hint = "Set tokens.recipe=paper, or supervise therapist, patient or both."
             raise UserError("supervise 'everything' is the loss of recipe 'paper'", where="tokens", hint=hint)
+
+    @property
+    def makes(self) -> dict[str, Any]:
+        """What else decides the documents, for the cache."""
+        return {}
 
     def messages(self, unit: Unit) -> list[Message]:
         """Return the whole unit as chat messages, with the supervised text marked."""

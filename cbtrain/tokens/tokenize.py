@@ -85,6 +85,7 @@ class TokenizedCorpus:
             "tokens_per_epoch": store.tokens,
             "tokens_offered": self.tokens_offered,
             "supervised_per_epoch": int(store.supervised.sum()),
+            **({"pairs": int(store.pairs.sum())} if store.pairs.any() else {}),
             "trimmed_tokens": int(store.arrays["trimmed"].sum()),
             "context_left_out_tokens": self.dropped,
             "whole_recipe_tokens_per_epoch": self.whole_tokens,
@@ -246,6 +247,8 @@ def _identity(
                 content.update(b"\2" + turn.role.encode() + b"\0" + turn.text.encode())
                 if turn.weight != 1:
                     content.update(b"\3" + repr(turn.weight).encode())
+            if pair := session.preference:
+                content.update(b"\4" + repr((pair.begin, pair.weight, pair.rejected)).encode())
     renderer = builder.renderer
     settings = builder.config.model_dump(mode="json", exclude={"system", "therapist_system", "cache", "format"})
     policy = {
@@ -254,6 +257,7 @@ def _identity(
         "supervise": builder.supervise,
         "limit": builder.limit,
         "positions": builder.positions,
+        **builder.makes,
     }
     return {
         "content": content.hexdigest(),

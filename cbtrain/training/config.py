@@ -22,6 +22,29 @@ VALIDATIONS_PER_EPOCH = 10
 """If ``validate_every`` is not set."""
 
 
+class PreferenceConfig(BaseModel):
+    """The loss of pairs of answers (docs/preferences.md)."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    beta: float = Field(
+        0.1,
+        gt=0,
+        description="orpo: weight of the odds ratio beside the likelihood; dpo: how close to stay to the base",
+    )
+    loss: Literal["sigmoid", "ipo"] = Field("sigmoid", description="dpo: its own loss, or that of IPO")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="share of pairs that are taken to be labelled wrongly"
+    )
+    sft_weight: float = Field(0.0, ge=0, description="dpo: weight of the chosen answers' likelihood beside its loss")
+    likelihood: Literal["answer", "text"] = Field(
+        "answer", description="tokens whose likelihood counts beside the pair: of the answer, or of the prompt too"
+    )
+    reference: Literal["cached", "live"] = Field(
+        "cached", description="dpo: the base's log-probabilities, computed once before training, or in each step"
+    )
+
+
 class StageConfig(BaseModel):
     """One training stage. Lengths are in tokens, and ``token_budget`` counts every token of every pack.
 
@@ -37,6 +60,10 @@ class StageConfig(BaseModel):
     )
     lora: LoraConfig = Field(default_factory=LoraConfig)
     options: dict[str, Any] = Field(default_factory=dict, description="settings of a method that is not lora")
+    objective: Literal["sft", "orpo", "dpo"] = Field(
+        "sft", description="sft: the likelihood of sessions; orpo, dpo: pairs of a chosen and a rejected answer"
+    )
+    preference: PreferenceConfig = Field(default_factory=PreferenceConfig, description="settings of orpo and dpo")
     supervise: Supervise | None = Field(
         None,
         description="whose turns the loss counts: therapist, patient, both, or everything (with tokens.recipe=paper); "
@@ -115,6 +142,29 @@ class StageConfig(BaseModel):
             if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
                 text = f"{text}. {nearest(str(fault['loc'][0]), settings.model_fields)}"
             raise SettingsConflict(text, key, "method", at=key) from None
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> StageConfig:
+        """Refuse settings that the objective does not use."""
+        set_here = self.preference.model_dump(exclude_defaults=True)
+        unused = {
+            "sft": set(PreferenceConfig.model_fields),
+            "orpo": {"loss", "sft_weight", "reference"},
+            "dpo": {"likelihood"} if not self.preference.sft_weight else set(),
+        }[self.objective]
+        for name in set_here.keys() & unused:
+            problem = f"preference.{name} has no effect with objective {self.objective}: leave it out"
+            raise SettingsConflict(problem, f"preference.{name}", "objective")
+        if self.preference.loss == "ipo" and self.preference.label_smoothing:
+            problem = "loss ipo has no label_smoothing: leave it out"
+            raise SettingsConflict(problem, "preference.label_smoothing", "preference.loss")
+        if self.objective != "sft" and self.supervise not in (None, "therapist"):
+            problem = f"{self.objective} compares answers of the therapist: leave supervise out"
+            raise SettingsConflict(problem, "supervise", "objective")
+        if self.preference.reference == "live" and method_named(self.method).trains_base:
+            problem = "method {} changes the base itself, which cannot answer in each step: set reference=cached"
+            raise SettingsConflict(problem.format(self.method), "preference.reference", "method")
         return self
 
     @model_validator(mode="after")

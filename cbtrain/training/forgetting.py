@@ -184,7 +184,7 @@ def _sums(decoder: Decoder, pack: Pack) -> Tensor:
 
 def _hidden(decoder: Decoder, pack: Pack, targets: Tensor) -> Tensor:
     ids, positions = pack.input_ids.to(decoder.device), pack.position_ids.to(decoder.device)
-    return decoder(ids, positions, decoder.packed(pack.cu_seqlens), targets)
+    return decoder(ids, positions, decoder.packed(pack.cu_seqlens, pack.borders), targets)
 
 
 def _log_probabilities(decoder: Decoder, hidden: Tensor) -> Tensor:

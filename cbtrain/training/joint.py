@@ -21,6 +21,8 @@ from cbtrain.tokens.pack import concatenated
 from cbtrain.tokens.stream import MicroBatch
 from cbtrain.training.engines.engine import TrainingEngine
 from cbtrain.training.loss import token_losses
+from cbtrain.training.objectives.measures import nothing
+from cbtrain.training.objectives.objective import Terms
 from cbtrain.training.step import NOTHING, StepResult, share_of_loss, update
 
 MOST_TOKENS = 4096
@@ -56,18 +58,20 @@ def train_jointly(
     no adapter. Return the results in the order of ``tasks``, None for all if ``stop``, asked after each pass, ended the
     steps: parameters and optimizers are then as they were."""
     totals = [torch.zeros((), device=decoder.device) for _ in tasks]
+    measures = [nothing(decoder.device) for _ in tasks]
     for number in range(max(len(task.batches) for task in tasks)):
         here = [index for index, task in enumerate(tasks) if number < len(task.batches)]
         here = [index for index in here if tasks[index].batches[number].pack.supervised]
         tokens = {index: tasks[index].batches[number].pack.tokens for index in here}
         for some in _passes(tokens):
-            for index, loss in zip(some, _backward(decoder, [tasks[index] for index in some], number), strict=True):
-                totals[index] += loss
+            for index, of_task in zip(some, _backward(decoder, [tasks[index] for index in some], number), strict=True):
+                totals[index] += of_task[0]
+                measures[index] += of_task[1]
             if stop():
                 for task in tasks:
                     task.engine.discard()
                 return [None] * len(tasks)
-    return [_finished(task, total) for task, total in zip(tasks, totals, strict=True)]
+    return [_finished(*of_task) for of_task in zip(tasks, totals, measures, strict=True)]
 
 
 def _passes(tokens: Mapping[int, int]) -> Iterator[list[int]]:
@@ -82,16 +86,18 @@ def _passes(tokens: Mapping[int, int]) -> Iterator[list[int]]:
         yield group
 
 
-def _backward(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[Tensor]:
-    """Add to the gradients of each task those of its micro-batch ``number``. Return the losses; nothing else of the
-    pass is left when the next one begins."""
-    losses = _losses(decoder, tasks, number)
+def _backward(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[tuple[Tensor, Tensor]]:
+    """Add to the gradients of each task those of its micro-batch ``number``. Return the losses, and the measures of
+    their pairs; nothing else of the pass is left when the next one begins."""
+    terms = _terms(decoder, tasks, number)
+    losses = [share_of_loss(own, task.batches[number].step) for own, task in zip(terms, tasks, strict=True)]
     torch.stack(losses).sum().backward()
-    return [loss.detach() for loss in losses]
+    told = [nothing(decoder.device) if own.measures is None else own.measures for own in terms]
+    return [(loss.detach(), measures) for loss, measures in zip(losses, told, strict=True)]
 
 
-def _losses(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[Tensor]:
-    """Return the loss of each task's micro-batch ``number``, its part of the mean over the step's supervised tokens."""
+def _terms(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[Terms]:
+    """Return the terms of each task's micro-batch ``number`` in its loss."""
     packs = [task.batches[number].pack for task in tasks]
     groups = tuple(
         Group(task.adapter.modules, pack.tokens, pack.supervised) for task, pack in zip(tasks, packs, strict=True)
@@ -99,11 +105,11 @@ def _losses(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[Tensor
     counts = [pack.supervised for pack in packs]
     losses, weights = (each.split(counts) for each in token_losses(decoder, concatenated(packs), groups))
     return [
-        share_of_loss(own, own_weights, task.batches[number].step)
-        for task, own, own_weights in zip(tasks, losses, weights, strict=True)
+        task.engine.objective.terms(own, own_weights, pack, task.engine.reference_of(pack))
+        for task, pack, own, own_weights in zip(tasks, packs, losses, weights, strict=True)
     ]
 
 
-def _finished(task: Task, total: Tensor) -> StepResult:
+def _finished(task: Task, total: Tensor, measures: Tensor) -> StepResult:
     info = task.batches[0].step
-    return NOTHING if info.weight_sum == 0 else update(task.engine, task.learning_rate, total, info)
+    return NOTHING if info.weight_sum == 0 else update(task.engine, task.learning_rate, total, info, measures)

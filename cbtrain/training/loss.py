@@ -26,7 +26,7 @@ def token_losses(decoder: Decoder, pack: Pack, groups: tuple[Group, ...] = ()) -
     def on_device(tensor: Tensor) -> Tensor:
         return tensor.to(decoder.device, non_blocking=True)  # no wait, where the pack is page-locked
 
-    attend, targets = decoder.packed(pack.cu_seqlens), on_device(pack.target_positions)
+    attend, targets = decoder.packed(pack.cu_seqlens, pack.borders), on_device(pack.target_positions)
     hidden = decoder(on_device(pack.input_ids), on_device(pack.position_ids), attend, targets, groups)
     losses = decoder.token_losses(hidden, on_device(pack.labels)[targets])
     return losses, on_device(pack.loss_weights)[targets]

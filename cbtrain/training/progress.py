@@ -31,6 +31,7 @@ def _is_curve(value: Any) -> bool:
         and is_count(point.get("tokens"))
         and _is_number(point.get("validation_loss"))
         and is_section(point.get("phases", {}))
+        and is_section(point.get("pairs", {}))
         for point in value
     )
 
@@ -41,7 +42,7 @@ CHECKS: dict[str, Check] = {
     "packs_per_step": or_none(lambda value: is_count(value) and value > 0),
     "seconds": is_amount,
     "position": _is_position,
-    "best_loss": or_none(lambda value: _is_number(value) and math.isfinite(value)),
+    **dict.fromkeys(("best_loss", "best_error"), or_none(lambda value: _is_number(value) and math.isfinite(value))),
     "recent": lambda value: isinstance(value, list) and all(map(_is_number, value)),
     "curve": _is_curve,
     "skipped_batches": lambda value: isinstance(value, list) and all(map(is_section, value)),
@@ -49,9 +50,24 @@ CHECKS: dict[str, Check] = {
 """Allowed values of each counter when it is read back."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a validation has found: the mean loss (nats a supervised token, or the objective's of a pair of answers),
+    also by phase of the session, and of pairs what :func:`~.objectives.measures.means_of` says."""
+
+    loss: float
+    phases: Mapping[str, float] = field(default_factory=dict)
+    pairs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def error(self) -> float | None:
+        """Share of pairs of answers that the model ranks wrongly; None if they are no pairs."""
+        return 1 - self.pairs["accuracy"] if self.pairs else None
+
+
 @dataclass(slots=True)
 class Progress:
-    """JSON-able counters of one stage; losses are nats per supervised token.
+    """JSON-able counters of one stage; losses are nats per supervised token, or an objective's per pair of answers.
 
     ``tokens`` counts all that were computed, ``scheduled`` those of steps that were made, by which the learning rate
     goes. ``joint_steps`` were computed in passes with other runs (:mod:`cbtrain.training.joint`), up to rounding: with
@@ -73,6 +89,7 @@ class Progress:
     validated: int | None = None
     waited: int = 0
     best_loss: float | None = None
+    best_error: float | None = None
     best_step: int | None = None
     recent: list[float] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -103,17 +120,19 @@ class Progress:
         self.skipped_batches.clear()
         self.recent.append(outcome.loss)
 
-    def record_validation(self, loss: float, phases: Mapping[str, float]) -> bool:
-        """Add a validation loss (nats a supervised token; also by phase) to the curve. Return True if it is the lowest
-        so far."""
+    def record_validation(self, measured: Measured) -> bool:
+        """Add a validation to the curve. Return True if it is the best so far: the one with the lowest loss; of pairs
+        the one that ranks most rightly, of those the one with the lowest loss."""
+        loss = measured.loss
         recent = sum(self.recent) / len(self.recent) if self.recent else None
         point = {"step": self.step, "tokens": self.tokens, "train_loss": recent, "validation_loss": loss}
-        self.curve.append({**point, "phases": dict(phases)})
+        told = {"pairs": dict(measured.pairs)} if measured.pairs else {}
+        self.curve.append({**point, "phases": dict(measured.phases), **told})
         self.recent.clear()
         self.validated = self.tokens
-        best = self.best_loss is None or loss < self.best_loss
+        best = self.best_loss is None or (measured.error or 0, loss) < (self.best_error or 0, self.best_loss)
         if best and not math.isnan(loss):
-            self.best_loss, self.best_step, self.waited = loss, self.step, 0
+            self.best_loss, self.best_step, self.best_error, self.waited = loss, self.step, measured.error, 0
             return True
         self.waited += 1
         return False

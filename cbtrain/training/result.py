@@ -20,7 +20,9 @@ class TrainingResult:
     :meth:`Telemetry.summary`, ``memory`` a :class:`MemorySplit`. ``planned_tokens`` is what the schedule goes by:
     ``max_epochs``, or less if ``token_budget`` ends the run before. ``epochs`` are passes over the documents, which are
     not all of the corpus if there is a budget. ``joint_steps`` were computed in passes with other runs, up to rounding.
-    Without validation documents there are no validation losses. ``forgetting``, which the caller fills in, has a
+    Without validation documents there are no validation losses; of pairs of answers they are losses of the
+    ``objective``, and ``pairs`` and ``pairs_before`` have what :func:`~.objectives.measures.means_of` says at the best
+    validation and at the first. ``forgetting``, which the caller fills in, has a
     :class:`~cbtrain.training.forgetting.TextForgetting` for each text that was not trained.
     """
 
@@ -43,6 +45,9 @@ class TrainingResult:
     validation_before: float | None = None
     validation_best: float | None = None
     best_step: int | None = None
+    objective: str = "sft"
+    pairs: dict[str, Any] = field(default_factory=dict)
+    pairs_before: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
     forgetting: list[TextForgetting] = field(default_factory=list)
     engine: str = "torch"
@@ -84,6 +89,9 @@ def result_of(run: StageRun) -> TrainingResult:
         validation_before=progress.curve[0]["validation_loss"] if progress.curve else None,
         validation_best=progress.best_loss,
         best_step=progress.best_step,
+        objective=settings.objective,
+        pairs=best.get("pairs", {}),
+        pairs_before=progress.curve[0].get("pairs", {}) if progress.curve else {},
         phases={name: with_perplexity(mean) for name, mean in best.get("phases", {}).items()},
         engine=run.stage.runtime.engine_name,
         ranks=engine.world,

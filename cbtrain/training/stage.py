@@ -100,10 +100,12 @@ class StageState:
         """Return a copy of the whole state, which further training does not change."""
         progress = self.progress
         last = progress.curve[-1] if progress.curve else {}
-        loss = last["validation_loss"] if last.get("step") == progress.step else None
+        last = last if last.get("step") == progress.step else {}
+        loss, pairs = last.get("validation_loss"), last.get("pairs")
         state = {
             "progress": json.loads(json.dumps(progress.as_dict())),
             "validation_loss": loss if loss is not None and math.isfinite(loss) else None,
+            **({"validation_error": 1 - pairs["accuracy"]} if pairs else {}),
             "config": self.stage.settings.model_dump(mode="json"),
             "written_by": {"engine": self.stage.runtime.engine, "ranks": self.engine.world},
         }

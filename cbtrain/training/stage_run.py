@@ -22,7 +22,8 @@ from cbtrain.training.flops import Flops, Training, step_flops
 from cbtrain.training.memory.malloc import returning_memory
 from cbtrain.training.memory.meter import MemoryMeter
 from cbtrain.training.packs import open_stream
-from cbtrain.training.progress import learning_rate
+from cbtrain.training.pair_validation import validate_pairs
+from cbtrain.training.progress import Measured, learning_rate
 from cbtrain.training.signals import StopSignals
 from cbtrain.training.stage import Stage, StageState
 from cbtrain.training.step import StepResult, train_step
@@ -145,21 +146,30 @@ class StageRun:
     def validate(self) -> None:
         """Measure the loss on unseen documents; keep and save the parameters if it is the lowest so far. Raises
         Stopped if a signal came."""
-        progress, telemetry, stage = self.progress, self.telemetry, self.stage
-        groups = stage.groups or ["all"] * len(stage.validation)
+        progress, telemetry = self.progress, self.telemetry
         with telemetry.paused():
-            losses = validate(self.engine, stage.validation, self.settings.pack_tokens, groups, self.signals.asked)
-            if losses is None:
+            measured = self._measured_pairs() if self.engine.objective.of_pairs else self._measured_sessions()
+            if measured is None:
                 self.stop()
                 return
-            whole = overall(losses)
-            phases = {name: loss.mean for name, loss in losses.items()} if len(losses) > 1 else {}
-            best = progress.record_validation(whole.mean, phases)
-            measured = (progress.step, progress.tokens, whole.mean, whole.perplexity)
-            telemetry.validation(ValidationRecord(*measured, phases, best))
+            best = progress.record_validation(measured)
+            telemetry.validation(ValidationRecord(progress.step, progress.tokens, measured, best))
             if best:
                 self.state.best = self.engine.parameters()
                 self.save(self.state.best)
+
+    def _measured_sessions(self) -> Measured | None:
+        stage = self.stage
+        groups = stage.groups or ["all"] * len(stage.validation)
+        losses = validate(self.engine, stage.validation, self.settings.pack_tokens, groups, self.signals.asked)
+        if losses is None:
+            return None
+        phases = {name: loss.mean for name, loss in losses.items()} if len(losses) > 1 else {}
+        return Measured(overall(losses).mean, phases)
+
+    def _measured_pairs(self) -> Measured | None:
+        found = validate_pairs(self.engine, self.stage.validation, self.settings.pack_tokens, self.signals.asked)
+        return None if found is None else Measured(found.loss, pairs=found.pairs)
 
     def next_step_due(self) -> bool:
         """Do what is due between two steps: validate, save. Return whether another step follows; if none does, the last
@@ -233,6 +243,7 @@ class StageRun:
                 step_tokens=info.tokens,
                 supervised=outcome.supervised,
                 loss=outcome.loss,
+                pairs=outcome.pairs,
                 learning_rate=work.rate,
                 grad_norm=outcome.grad_norm,
                 skipped=outcome.skipped,

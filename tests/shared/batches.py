@@ -12,7 +12,7 @@ def micro_batches(packs: list[Pack], rank: int = 0, world: int = 1) -> list[Micr
         [[index] for index in range(len(packs))],
         sum(pack.tokens for pack in packs),
         sum(pack.supervised for pack in packs),
-        sum(pack.weight_sum for pack in packs),
+        sum(pair.weight for pack in packs for pair in pack.pairs) or sum(pack.weight_sum for pack in packs),
     )
     slots = -(-len(packs) // world)
     own = packs[rank::world]

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import torch
+from answer_pairs import pairs
 from batches import micro_batches
 from tiny_architecture import TINY
 
@@ -38,9 +39,10 @@ def documents(step):
     return made
 
 
-def packs(step, layout):
-    """The same documents as one pack, or as several: accumulated, spread over ranks, one of them all masked."""
-    own = documents(step)
+def packs(step, layout, objective="sft"):
+    """The same documents as one pack, or as several: accumulated, spread over ranks, one of them all masked. For another
+    objective they are pairs of answers."""
+    own = documents(step) if objective == "sft" else pairs(np.random.default_rng(step), 61, 7)
     if layout == "one":
         return [build_pack(own)]
     if layout == "masked first":
@@ -95,7 +97,15 @@ def train(settings):
     made.kernels = choose_kernels(settings.get("kernels", "off"), made.device)
     torch.use_deterministic_algorithms(settings.get("deterministic", False))
     decay = settings.get("decay", 0.01)
-    config = StageConfig(optimizer=settings["optimizer"], clip_norm=settings["clip"], weight_decay=decay)
+    objective = settings.get("objective", "sft")
+    preference = {"reference": "live"} if objective == "dpo" else {}
+    config = StageConfig(
+        optimizer=settings["optimizer"],
+        clip_norm=settings["clip"],
+        weight_decay=decay,
+        objective=objective,
+        preference=preference,
+    )
     runtime = RuntimeConfig(engine=settings["engine"], zero_stage=settings.get("stage", 1))
     engine = make_engine(made, config, runtime)
     head.LOGITS_AT_ONCE = {"cpu": settings.get("logits", 2**22)}
@@ -109,7 +119,7 @@ def train(settings):
         engine.load(state["parameters"], state["optimizer"])
         begin = state["step"]
     for step in range(begin, settings["steps"]):
-        batches = micro_batches(packs(step, settings["layout"]), engine.rank, engine.world)
+        batches = micro_batches(packs(step, settings["layout"], objective), engine.rank, engine.world)
         if step == settings.get("poison"):
             poisoned.append(step)
         results.append(train_step(made, engine, batches, settings["rate"], step=step))
@@ -124,6 +134,7 @@ def train(settings):
         "loss": [r.loss for r in results],
         "norm": [r.grad_norm for r in results],
         "skipped": [r.skipped for r in results],
+        "pairs": [dict(r.pairs) for r in results],
         # An update of SGD is the gradient times the rate, which is high here so that nothing is rounded away.
         "gradients": {n: (first[n] - after_one[n]) / settings["rate"] for n in after_one},
         "first": first,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from answer_pairs import pairs
 from rich.console import Console
 from tiny_architecture import TINY
 
@@ -72,7 +73,7 @@ def main(arguments):
         save(folder, values)
 
     files.save = slowly
-    every = documents()
+    every = documents() if config.objective == "sft" else pairs(np.random.default_rng(0), 61, 14)
     try:
         groups = ["early", "late", "late"]
         stage = Stage(

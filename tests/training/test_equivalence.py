@@ -22,6 +22,11 @@ STRETCHES = {f"{name} in stretches": {**one, "logits": 9 * 61} for name, one in 
 FUSED = {f"fused {name}": {**one, "dropout": 0.0} for name, one in BASIC.items()}
 BY_AUTOGRAD = {name: {**one, "plain": True} for name, one in FUSED.items()}
 NF4 = {"nf4": {**ADAM, "weights": "nf4"}}
+PAIRS = {
+    "orpo": {**ADAM, "steps": 5, "objective": "orpo"},
+    "dpo": {**ADAM, "steps": 5, "objective": "dpo", "dropout": 0.0},
+    "dpo nf4": {**ADAM, "steps": 5, "objective": "dpo", "dropout": 0.0, "weights": "nf4"},
+}
 STAGES = (0, 1, 2, 3)
 
 
@@ -39,7 +44,9 @@ def run(folder, runs, world=1, **settings):
 def reference(tmp_path_factory):
     """Everything in one pack, one process."""
     folder = tmp_path_factory.mktemp("reference")
-    return run(folder, {**BASIC, **BY_AUTOGRAD, **NON_FINITE, **FULL, **BF16, **FULL_BF16, **NF4}, layout="one")
+    return run(
+        folder, {**BASIC, **BY_AUTOGRAD, **NON_FINITE, **FULL, **BF16, **FULL_BF16, **NF4, **PAIRS}, layout="one"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +54,12 @@ def accumulated(tmp_path_factory):
     runs = BASIC | {f"again {level}": {**ADAM, "activation_checkpointing": level} for level in LEVELS[1:]}
     runs |= FUSED
     full = {"full in stretches": {**FULL["full"], "logits": 9 * 61}}
-    return run(tmp_path_factory.mktemp("accumulated"), {**runs, **NON_FINITE, **STRETCHES, **full})
+    return run(tmp_path_factory.mktemp("accumulated"), {**runs, **NON_FINITE, **STRETCHES, **full, **PAIRS})
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("two"), {**BASIC, **FUSED, **NON_FINITE}, 2)
+    return run(tmp_path_factory.mktemp("two"), {**BASIC, **FUSED, **NON_FINITE, **PAIRS}, 2)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,7 @@ def zero(tmp_path_factory):
                 | NON_FINITE
                 | STRETCHES
                 | (BF16 | FULL if stage else {})
-                | (NF4 if stage in (1, 2) else {})
+                | (NF4 | PAIRS if stage in (1, 2) else {})
             )
             runs = runs | (FULL_BF16 if stage in (2, 3) else {})
             runs = runs | {"half": {**ADAM, "steps": 5}}
@@ -101,11 +108,23 @@ def assert_untouched(found):
         assert all(torch.equal(poisoned[part][name], value) for name, value in healthy[part].items())
 
 
+def assert_equal_pairs(found, reference):
+    for name in PAIRS:
+        assert found[name]["loss"] == pytest.approx(reference[name]["loss"], rel=1e-5)
+        assert found[name]["norm"] == pytest.approx(reference[name]["norm"], rel=1e-4)
+        for ours, theirs in zip(found[name]["pairs"], reference[name]["pairs"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    first, last = (reference["dpo"]["pairs"][step] for step in (0, -1))
+    assert first["pairs"] == 7
+    assert abs(last["gain_chosen"]) > abs(first["gain_chosen"])  # it moves away from the base
+
+
 def test_accumulation_equals_one_large_pack(accumulated, reference):
     assert len(reference["adam"]["loss"]) == 10
     assert sum(norm > ADAM["clip"] for norm in reference["adam"]["norm"]) > 5  # clipping takes part
     assert_equal_runs(accumulated, reference)
     assert_equal_runs(fused(accumulated), fused(reference))
+    assert_equal_pairs(accumulated, reference)
 
 
 @pytest.mark.parametrize("level", LEVELS[1:])
@@ -137,6 +156,7 @@ def test_a_non_finite_step_changes_nothing(accumulated):
 def test_two_ranks_equal_one(two_ranks, reference):
     assert_equal_runs(two_ranks, reference)
     assert_equal_runs(fused(two_ranks), fused(reference))
+    assert_equal_pairs(two_ranks, reference)
     assert_untouched(two_ranks)
 
 
@@ -146,6 +166,8 @@ def test_deepspeed_on_two_ranks_equals_plain_autograd_on_one(zero, reference, st
     assert_equal_runs(zero(stage), reference)
     assert_equal_runs(fused(zero(stage)), fused(reference))
     assert_equal_runs(in_stretches(zero(stage)), reference)
+    if stage in (1, 2):
+        assert_equal_pairs(zero(stage), reference)
     held, whole = zero(stage)["adam"]["held"], reference["adam"]["held"]
     assert held[0] <= whole[0] * (0.6 if stage >= 2 else 1)
     # Moments and masters: 12 bytes a number in all, halved by sharding.

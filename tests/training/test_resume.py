@@ -149,6 +149,8 @@ METHODS = {
     "full": {"method": "full"},
     "half": {"method": "half", "options": {"round": 1}},
     "hyplora": {"method": "hyplora", "options": {"rank": 3, "dropout": 0.1}},
+    "orpo": {"objective": "orpo"},
+    "dpo": {"objective": "dpo", "preference": {"reference": "live"}},
     "sparse": {"method": "sparse", "options": {"rank": 3}},  # with a selection: tests/training/test_sparse.py
 }
 

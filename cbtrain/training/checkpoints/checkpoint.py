@@ -121,7 +121,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DamagedCheckpoint(f"{STATE} is damaged: {error}") from None
     loss, checksums = state.get("validation_loss"), state.get("files")
-    measured = isinstance(loss, int | float) and math.isfinite(loss)
+    measured = all(isinstance(n, int | float) and math.isfinite(n) for n in (loss, state.get("validation_error", 0)))
     if not isinstance(checksums, dict) or not isinstance(state.get("config"), dict) or not (measured or loss is None):
         raise DamagedCheckpoint(f"{STATE} is incomplete")
     return state

@@ -61,7 +61,7 @@ def find_best(
         return read_parameters(path, files)
     except DamagedCheckpoint as error:
         warn(f"the best checkpoint so far, {path}, cannot be read ({error}): the best of the next ones is kept")
-        progress.best_loss = progress.best_step = None
+        progress.best_loss = progress.best_step = progress.best_error = None
         progress.waited = 0
         return {}
 

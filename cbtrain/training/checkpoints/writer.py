@@ -94,16 +94,18 @@ class CheckpointWriter:
                 self.failed = True
 
     def _remove_old(self) -> None:
-        """Keep the newest, and those with the lowest validation loss."""
+        """Keep the newest, and those with the lowest validation loss; of pairs of answers those with the fewest that
+        are ranked wrongly."""
         checkpoints = steps(self.folder)
-        losses: dict[Path, float] = {}
+        losses: dict[Path, tuple[float, float]] = {}
         for path in checkpoints:
             try:
-                loss = read_state(path).get("validation_loss")
+                state = read_state(path)
+                loss, error = state.get("validation_loss"), state.get("validation_error", 0)
             except DamagedCheckpoint:
                 continue
             if loss is not None and math.isfinite(loss):
-                losses[path] = loss
+                losses[path] = (error, loss)
         measured = [
             path for path in reversed(checkpoints) if path in losses
         ]  # the earlier of two equals, as in validation

@@ -38,8 +38,8 @@ class DeepSpeedEngine(TrainingEngine):
     def __init__(self, decoder: Decoder, config: StageConfig, runtime: RuntimeConfig) -> None:
         deepspeed = require_deepspeed(decoder.device)
         distributed.join(runtime.timeout_minutes, alone=True)
-        super().__init__(decoder)
-        self.config, self.stage = config, int(runtime.zero_stage)
+        super().__init__(decoder, config)
+        self.stage = int(runtime.zero_stage)
         self.live = decoder.trainable_parameters()
         # Adapters are fp32 whatever the base is, except in stage 3: it has one dtype, and its optimizer fp32 masters.
         dtype = decoder.dtype if self.stage == 3 else next(iter(self.live.values())).dtype

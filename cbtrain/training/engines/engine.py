@@ -15,6 +15,9 @@ from cbtrain.model.adapters.own_training import OwnTraining
 from cbtrain.model.decoder import Decoder
 from cbtrain.tokens.pack import Pack
 from cbtrain.training import distributed
+from cbtrain.training.config import StageConfig
+from cbtrain.training.objectives.objective import Objective, Terms, objective_of
+from cbtrain.training.objectives.reference import base_answers, known_reference
 
 State = dict[str, Tensor]
 """Tensors by name, whole (not a rank's share of them), on the CPU."""
@@ -43,8 +46,9 @@ class TrainingEngine(ABC):
     own: OwnTraining | None = None
     """What the method does in training besides gradients."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
+    def __init__(self, decoder: Decoder, config: StageConfig) -> None:
+        self.decoder, self.config = decoder, config
+        self.objective: Objective = objective_of(config)
         self.rank, self.world = distributed.rank(), distributed.world()
         self.forward_context: Callable[[], AbstractContextManager[None]] = nullcontext
         """Context of each forward pass: counts memory now and then."""
@@ -52,6 +56,22 @@ class TrainingEngine(ABC):
     @abstractmethod
     def token_losses(self, pack: Pack) -> tuple[Tensor, Tensor]:
         """Return :func:`cbtrain.training.loss.token_losses`, computed inside the engine."""
+
+    def terms(self, pack: Pack) -> Terms:
+        """Return the terms of ``pack`` in the loss of the objective."""
+        reference = self.reference_of(pack)
+        losses, loss_weights = self.token_losses(pack)
+        return self.objective.terms(losses, loss_weights, pack, reference)
+
+    def reference_of(self, pack: Pack) -> Tensor | None:
+        """Return the log-probabilities ``[pairs, 2]`` of both answers of each pair by the base, if its documents bring
+        them or the objective needs them; None otherwise."""
+        if not (self.objective.of_pairs and pack.pairs):
+            return None
+        known = known_reference(pack, self.decoder.device)
+        if known is not None or not self.objective.needs_reference:
+            return known
+        return base_answers(self.decoder, pack)
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:

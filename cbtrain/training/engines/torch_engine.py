@@ -25,8 +25,7 @@ class TorchEngine(TrainingEngine):
     gradients are then added up in fp32 too."""
 
     def __init__(self, decoder: Decoder, config: StageConfig) -> None:
-        super().__init__(decoder)
-        self.config = config
+        super().__init__(decoder, config)
         self.live = decoder.trainable_parameters()
         self.masters: dict[str, Tensor] = {name: _master(p) for name, p in self.live.items()}
         self.rounded = [(p, self.masters[name]) for name, p in self.live.items() if self.masters[name] is not p]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cbtrain.model.attention.sdpa import bottom_right_mask
+from cbtrain.model.attention.masks import bottom_right_mask
 from cbtrain.model.decoder import Attend
 
 
@@ -82,7 +82,7 @@ def stand_in(backend: str, device: str, cu_seqlens: Sequence[int], window: int |
 
 
 class _CpuDocuments(torch.autograd.Function):
-    """Allocates what ``sdpa._Documents`` does."""
+    """Allocates what :func:`cbtrain.model.attention.pieces.attend_pieces` does."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Sequence[int]) -> Tensor:

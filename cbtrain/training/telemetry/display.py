@@ -101,8 +101,7 @@ def _groups(status: Status) -> list[list[tuple[str, str]]]:
         [
             ("loss", wording.fixed(status.loss)),
             ("smoothed", wording.fixed(status.smoothed.value)),
-            ("validation", wording.fixed(status.validation)),
-            ("best", wording.fixed(status.best)),
+            *_validation(status),
         ],
         [
             ("step", f"{status.step:,}"),
@@ -117,6 +116,12 @@ def _groups(status: Status) -> list[list[tuple[str, str]]]:
             ("memory", str(status.memory or wording.NONE)),
         ],
     ]
+
+
+def _validation(status: Status) -> list[tuple[str, str]]:
+    if status.accuracy is None or status.best_accuracy is None:
+        return [("validation", wording.fixed(status.validation)), ("best", wording.fixed(status.best))]
+    return [("ranked rightly", f"{status.accuracy:.1%}"), ("best", f"{status.best_accuracy:.1%}")]
 
 
 def curve(status: Status) -> Text:

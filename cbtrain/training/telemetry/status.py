@@ -52,8 +52,9 @@ POINTS = 48
 @dataclass(slots=True)
 class Status:
     """What is known after the last step. ``seconds`` are of training; ``left`` (seconds) is an estimate that counts
-    pauses as they have been so far. ``state`` is what to say in place of the time left once there is none. ``label``
-    names it among others that are trained in turn with it; empty if it is alone."""
+    pauses as they have been so far. ``accuracy`` is the share of validation pairs ranked rightly, if there are pairs.
+    ``state`` is what to say in place of the time left once there is none. ``label`` names it among others that are
+    trained in turn with it; empty if it is alone."""
 
     title: str
     budget: int
@@ -67,6 +68,8 @@ class Status:
     memory: Memory | None = None
     validation: float | None = None
     best: float | None = None
+    accuracy: float | None = None
+    best_accuracy: float | None = None
     seconds: float = 0.0
     left: float | None = None
     state: str | None = None

@@ -134,7 +134,9 @@ class Telemetry:
         counts = {"tokens": record.tokens, "step_tokens": record.step_tokens, "supervised": record.supervised}
         losses = {"loss": record.loss, "learning_rate": record.learning_rate, "grad_norm": record.grad_norm}
         batch = {"skipped": record.skipped, "batch": record.batch}
-        self._write("step", epoch=record.epoch, **counts, **losses, **batch, **numbers)
+        told = {"pairs": dict(record.pairs)} if record.pairs else {}
+        self._write("step", epoch=record.epoch, **counts, **losses, **told, **batch, **numbers)
+        self._log(record.step, "pairs", record.pairs)
         self._log(record.step, "train", {**losses, "epoch": record.epoch, "tokens": record.tokens})
         self._log(record.step, "speed", numbers)
         self._steps += 1
@@ -145,15 +147,19 @@ class Telemetry:
     def validation(self, record: ValidationRecord) -> None:
         """Record a validation."""
         status = self.status
-        status.step, status.tokens, status.validation = record.step, record.tokens, record.loss
+        loss, phases, pairs = record.measured.loss, record.measured.phases, record.measured.pairs
+        status.step, status.tokens, status.validation = record.step, record.tokens, loss
         if record.best or status.best is None:
-            status.best = record.loss
+            status.best, status.best_accuracy = loss, pairs.get("accuracy")
+        status.accuracy = pairs.get("accuracy")
         if not self.active:
             return
-        losses = {"loss": record.loss, "perplexity": record.perplexity}
-        self._write("validation", tokens=record.tokens, **losses, phases=dict(record.phases), best=record.best)
-        by_phase = {f"loss_{name}": value for name, value in record.phases.items()}
+        losses = {"loss": loss} if pairs else {"loss": loss, "perplexity": record.perplexity}
+        told = {"pairs": dict(pairs)} if pairs else {}
+        self._write("validation", tokens=record.tokens, **losses, phases=dict(phases), **told, best=record.best)
+        by_phase = {f"loss_{name}": value for name, value in phases.items()}
         self._log(record.step, "validation", {**losses, **by_phase})
+        self._log(record.step, "validation_pairs", pairs)
         self._say(wording.validation_line(status, record))
 
     def event(self, kind: str, text: str, **fields: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from cbtrain.training.progress import Measured
 from cbtrain.training.telemetry.records import ValidationRecord
 from cbtrain.training.telemetry.status import Status
 
@@ -91,9 +92,26 @@ def step_line(status: Status) -> str:
 
 def validation_line(status: Status, record: ValidationRecord) -> str:
     """Return the line of a validation."""
-    text = f"{status.title}: step {status.step:,}, validation loss {fixed(record.loss)}"
-    best = " (best)" if record.best else f" (best {fixed(status.best)})"
-    text += f"{best}, perplexity {short(record.perplexity)}"
-    if record.phases:
-        text += "; " + ", ".join(f"{name} {fixed(value)}" for name, value in record.phases.items())
+    measured, best = record.measured, " (best)"
+    if measured.pairs:
+        return f"{status.title}: step {status.step:,}, {pairs_text(measured, status, best=record.best)}"
+    if not record.best:
+        best = f" (best {fixed(status.best)})"
+    text = f"{status.title}: step {status.step:,}, validation loss {fixed(measured.loss)}{best}"
+    text += f", perplexity {short(record.perplexity or math.nan)}"
+    if measured.phases:
+        text += "; " + ", ".join(f"{name} {fixed(value)}" for name, value in measured.phases.items())
     return text
+
+
+def pairs_text(measured: Measured, status: Status, *, best: bool) -> str:
+    """Return what a validation says of pairs of answers."""
+    pairs = measured.pairs
+    right = f"{pairs['accuracy']:.1%} of {pairs['pairs']:,} pairs ranked rightly"
+    if best:
+        right += " (best)"
+    elif status.best_accuracy is not None:
+        right += f" (best {status.best_accuracy:.1%})"
+    margin = f"margin {short(pairs['margin'])}"
+    lengths = f"a token of the chosen answers {fixed(pairs['chosen'])} nats, of the rejected {fixed(pairs['rejected'])}"
+    return f"{right}, validation loss {fixed(measured.loss)}, {margin}; log-probability of {lengths}"
