@@ -68,6 +68,9 @@ class TokenStore(Sequence[Document]):
         the weight of a pair."""
         self.pairs: NDArray[np.bool_] = arrays["branches"][:, 0] > 0
         """Which documents are pairs of answers, bool ``[D]``."""
+        chosen, rejected = arrays["branches"][:, 0].astype(np.int64), arrays["branches"][:, 1].astype(np.int64)
+        self.hidden = np.where(self.pairs, (rejected - chosen) * (self.lengths - rejected), 0)
+        """Pairs of tokens of each document, one in either branch, that do not see each other, int64 ``[D]``."""
         self.weight_sums = np.where(self.pairs, arrays["branches"][:, 2], self.weight_sums)
 
     @classmethod

@@ -61,11 +61,15 @@ def linear_weights(a: Architecture) -> int:
     return a.layers * (attention + 3 * a.hidden * a.intermediate)
 
 
-def micro_batch_flops(a: Architecture, cu_seqlens: Sequence[int], supervised: int, training: Training) -> Flops:
-    """Return the FLOPs of one pack whose documents begin at ``cu_seqlens``, with ``supervised`` labels."""
+def micro_batch_flops(
+    a: Architecture, cu_seqlens: Sequence[int], supervised: int, training: Training, hidden: int = 0
+) -> Flops:
+    """Return the FLOPs of one pack whose documents begin at ``cu_seqlens``, with ``supervised`` labels. ``hidden``
+    counts pairs of a query and an earlier key in one document that do not see each other: of two branches."""
     tokens, levels = cu_seqlens[-1], levels_of(training.activation_checkpointing, a.layers)
     weights, head = linear_weights(a) * tokens, a.hidden * a.vocabulary * supervised
-    layer = 2 * a.heads * a.head_dim * sum(_pairs(end - begin, a) for begin, end in pairwise(cu_seqlens))
+    seen = sum(_pairs(end - begin, a) for begin, end in pairwise(cu_seqlens)) - 2 * hidden
+    layer = 2 * a.heads * a.head_dim * max(seen, 0)
     attention = a.layers * layer
     passes, of_head = (4 + 2 * training.share, 6) if training.full else (4, 4)
     adapter_work = 0 if training.full else training.adapter * tokens
@@ -82,12 +86,14 @@ def micro_batch_flops(a: Architecture, cu_seqlens: Sequence[int], supervised: in
     return Flops(float(model), float(hardware))
 
 
-def step_flops(a: Architecture, packs: Sequence[Sequence[int]], supervised: int, training: Training) -> Flops:
+def step_flops(
+    a: Architecture, packs: Sequence[Sequence[int]], supervised: int, training: Training, hidden: int = 0
+) -> Flops:
     """Return the FLOPs of an optimizer step, all ranks together: ``packs`` are the lengths of their documents,
-    ``supervised`` counts the labels of all."""
+    ``supervised`` counts the labels of all, ``hidden`` is that of :func:`micro_batch_flops`."""
     # Documents do not see each other: end to end they cost what they cost in several packs.
     cu_seqlens = list(accumulate((length for pack in packs for length in pack), initial=0))
-    return micro_batch_flops(a, cu_seqlens, supervised, training)
+    return micro_batch_flops(a, cu_seqlens, supervised, training, hidden)
 
 
 def _weights_again(a: Architecture, level: str, *, fused: bool) -> int:

@@ -290,7 +290,8 @@ class StageRun:
 
     def _flops(self, info: StepInfo) -> Flops:
         packs = [[len(self.stage.documents[index]) for index in pack] for pack in info.packs]
-        return step_flops(self.stage.decoder.architecture, packs, info.supervised, self.how)
+        hidden = int(sum(self.stream.documents.hidden[pack].sum() for pack in info.packs))
+        return step_flops(self.stage.decoder.architecture, packs, info.supervised, self.how, hidden)
 
     def stop_if_asked(self) -> None:
         """Raise Stopped if a signal came. The leading rank proposes a checkpoint if ``every_minutes`` have passed."""

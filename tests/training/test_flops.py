@@ -100,3 +100,14 @@ def test_the_published_numbers_of_llama_8b():
     assert step_flops(llama, [[2048], [1024, 1024]], 4096, Training(adapter)).model == pytest.approx(
         flops.model + 2 * micro_batch_flops(llama, [0, 1024], 1024, Training(adapter)).model
     )
+
+
+def test_branches_that_do_not_see_each_other_cost_no_attention():
+    shared, chosen, rejected = 40, 9, 6
+    whole = [0, shared + chosen + rejected]
+    found = micro_batch_flops(DEEP, whole, 15, Training(0), chosen * rejected)
+    # Twice the number of pairs of a query and a key: of the first branch with the beginning, and of the second.
+    seen = (shared + chosen) ** 2 + rejected**2 + 2 * shared * rejected
+    attention = 2 * DEEP.layers * DEEP.heads * DEEP.head_dim * seen
+    without = micro_batch_flops(DEEP, whole, 15, Training(0)).model - 3 * (ATTENTION / 60**2) * whole[1] ** 2
+    assert found.model == pytest.approx(without + 3 * attention)

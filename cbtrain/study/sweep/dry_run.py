@@ -15,7 +15,7 @@ from cbtrain.study.sweep.held_out import comparison_of
 from cbtrain.study.sweep.memory import predicted_memory, shares
 from cbtrain.study.sweep.options import Options
 from cbtrain.study.sweep.prepare import PreparedRun, prepare_runs
-from cbtrain.study.sweep.results import by_speaker, in_words
+from cbtrain.study.sweep.results import comparable, in_words
 from cbtrain.training import distributed
 
 WIDE = 80
@@ -38,7 +38,7 @@ def print_plan(
         table.add_row(run.name, *counts, str(run.speaker), in_words(differs[run.name], WIDE))
     console.print(table)
     plain(console, f"{len(runs)} runs over one base, {sum(run.planned_tokens for run in runs):,} tokens at most")
-    for _, members in by_speaker(runs):
+    for _, members in comparable(runs):
         comparison = comparison_of(members)
         if comparison and comparison.common:
             plain(console, f"{members[0].speaker}: {comparison.in_words}")

@@ -49,13 +49,17 @@ class Comparison:
 
 
 def comparison_of(runs: Sequence[PreparedRun]) -> Comparison | None:
-    """Return how ``runs``, all of one speaker, are compared; None if none of them validates."""
+    """Return how ``runs``, all of one speaker and objective, are compared; None if none of them validates. Pairs of
+    answers that are not the same are not compared: their loss is not that of sessions."""
     validated = [run for run in runs if len(run.dataset.validation.documents)]
     if not validated:
         return None
     reference = validated[0]
     if len({documents_digest(run) for run in runs}) == 1:
         return Comparison(reference, common=False, excluded={})
+    if reference.spec.settings.objective != "sft":
+        others = [run.name for run in runs if documents_digest(run) != documents_digest(reference)]
+        return Comparison(reference, common=False, excluded=dict.fromkeys(others, f"other pairs than {reference.name}"))
     excluded = {run.name: why for run in runs if (why := _why_not(run, reference))}
     return Comparison(reference, common=True, excluded=excluded)
 

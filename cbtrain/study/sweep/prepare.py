@@ -45,6 +45,12 @@ class PreparedRun:
         return self.spec.name
 
     @property
+    def group(self) -> str:
+        """The runs that it is compared with: those of its speaker and objective."""
+        objective = self.spec.settings.objective
+        return str(self.speaker) if objective == "sft" else f"{self.speaker} {objective}"
+
+    @property
     def stage_folder(self) -> Path:
         return self.folder / "training" / str(self.speaker)
 
@@ -89,6 +95,8 @@ class Shared:
         corpus, tokens = self.corpus(config), config.tokens.model_dump(mode="json")
         renderer: ChatRenderer = self._once("renderer", [speaker, tokens["format"]], spec.renderer)
         key = [_corpus_key(config), tokens, speaker, settings.pack_tokens]
+        if settings.objective != "sft":
+            key += ["pairs", settings.preference.likelihood]
         drawn = [settings.token_budget, settings.seed] if settings.token_budget else None
         common = (speaker, corpus, renderer, spec.model.positions, config, self.console)
         train = self._once("train", [*key, settings.supervise or speaker, drawn], lambda: training_part(*common))

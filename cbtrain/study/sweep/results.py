@@ -38,8 +38,9 @@ DIFFERS = 48
 
 @dataclass(frozen=True, slots=True)
 class SweepResults:
-    """``runs`` by speaker, in it the lowest held-out loss first; ``best`` names the best run of each speaker of whom
-    several are compared. ``seeds``: runs that differ in the seed alone."""
+    """``runs`` by speaker and objective, in it the lowest held-out loss first, of pairs of answers the most that are
+    ranked rightly; ``best`` names the best run of each of which several are compared. ``seeds``: runs that differ in
+    the seed alone."""
 
     runs: list[RunResult]
     best: dict[str, str]
@@ -58,24 +59,24 @@ def results_of(runs: Sequence[PreparedRun], comparisons: Mapping[str, Comparison
     found: list[RunResult] = []
     best: dict[str, str] = {}
     notes: list[str] = []
-    for speaker, members in by_speaker(runs):
-        comparison = comparisons[speaker]
+    for group, members in comparable(runs):
+        comparison = comparisons[group]
         rows = [_result(run, comparison, folder, differs[run.name]) for run in members]
-        rows.sort(key=lambda row: (row.held_out_loss is None, row.held_out_loss or 0.0))
+        rows.sort(key=lambda row: row.rank)
         found += rows
         if len(compared := [row for row in rows if row.held_out_loss is not None]) > 1:
-            best[speaker] = compared[0].name
-        notes += _notes(speaker, comparison, rows)
+            best[group] = compared[0].name
+        notes += _notes(group, comparison, rows)
     if joint := [row.name for row in found if row.joint_steps]:
         names = ", ".join(first_of(joint, 5))
         notes.append(f"{names}: computed with others in one pass (--joint), equal to a single run up to rounding")
     return SweepResults(found, best, notes, over_seeds(found))
 
 
-def by_speaker(runs: Sequence[PreparedRun]) -> Iterator[tuple[str, list[PreparedRun]]]:
-    """Yield the runs of each speaker: runs of different speakers have no loss in common."""
-    for speaker in dict.fromkeys(run.speaker for run in runs):
-        yield speaker, [run for run in runs if run.speaker == speaker]
+def comparable(runs: Sequence[PreparedRun]) -> Iterator[tuple[str, list[PreparedRun]]]:
+    """Yield the runs of each speaker and objective: others have no loss in common."""
+    for group in dict.fromkeys(run.group for run in runs):
+        yield group, [run for run in runs if run.group == group]
 
 
 def _result(run: PreparedRun, comparison: Comparison | None, folder: Path, differs: dict[str, Any]) -> RunResult:
@@ -92,6 +93,7 @@ def _result(run: PreparedRun, comparison: Comparison | None, folder: Path, diffe
     forgetting: list[dict[str, Any]] = summary.get("forgetting", [])
     general = next((text for text in forgetting if text["text"] == GENERAL), {})
     own |= {"general_rise": general.get("rise"), "general_kl": general.get("kl")}
+    own["accuracy"] = summary.get("pairs", {}).get("accuracy")
     counts["joint_steps"] = summary.get("joint_steps", 0)  # not in summaries of older versions
     loss, on, note = own["validation_best"], "its own validation", ""
     if comparison is None:
@@ -100,6 +102,8 @@ def _result(run: PreparedRun, comparison: Comparison | None, folder: Path, diffe
         digest = documents_digest(comparison.reference)
         loss, on = noted_loss(folder, run, digest), f"validation of {comparison.reference.name}"
         note = comparison.excluded.get(run.name, "")
+    elif why := comparison.excluded.get(run.name):
+        loss, note = None, why
     rate = summary["tokens_per_second"]
     loss = loss if loss is not None and math.isfinite(loss) else None
     held_out: dict[str, Any] = {"held_out_loss": loss, "held_out_on": on if loss is not None else "", "note": note}
@@ -112,6 +116,8 @@ def _notes(speaker: str, comparison: Comparison | None, rows: Sequence[RunResult
     notes = []
     if comparison.common:
         notes.append(f"{speaker}: {comparison.in_words}")
+    elif len(rows) > 1 and any(row.accuracy is not None for row in rows):
+        notes.append(f"{speaker}: compared by the share of validation pairs that are ranked rightly, then by loss")
     notes += [f"{row.name} is not compared: {row.note}" for row in rows if row.note]
     if len([row for row in rows if row.held_out_loss is not None]) > 1:
         notes.append(f"{speaker}: the best of several is chosen by this loss; on new sessions expect a little more")
@@ -154,16 +160,18 @@ def print_results(results: SweepResults, console: Console) -> None:
         say(console, f"{run.name} failed: {run.failed}")
     for note in results.notes:
         say(console, f"note: {note}")
-    for speaker, name in results.best.items():
-        loss = next(run.held_out_loss for run in results.runs if run.name == name)
-        plain(console, f"best {speaker}: {name}, held-out loss {wording.fixed(loss, 4)}")
+    for group, name in results.best.items():
+        run = next(run for run in results.runs if run.name == name)
+        right = "" if run.accuracy is None else f"{run.accuracy:.1%} of the validation pairs ranked rightly, "
+        plain(console, f"best {group}: {name}, {right}held-out loss {wording.fixed(run.held_out_loss, 4)}")
 
 
 def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
     joint = ["joint steps"] * any(run.joint_steps for run in results.runs)
     forgotten = ["general text"] * any(run.general_rise is not None for run in results.runs)
-    columns = ["held-out loss", "best step", *forgotten, "tokens", *joint, "ended by"]
-    if joint or forgotten:  # on two lines: else 80 letters leave none for the words at the end
+    ranked = ["ranked rightly"] * any(run.accuracy is not None for run in runs)
+    columns = [*ranked, "held-out loss", "best step", *forgotten, "tokens", *joint, "ended by"]
+    if joint or forgotten or ranked:  # on two lines: else 80 letters leave none for the words at the end
         columns = [name.replace(" ", "\n") for name in columns]
     table: Table = table_of("run", *columns, "differs by", words=1)
     table.columns[0].no_wrap = True
@@ -172,6 +180,7 @@ def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
         numbers = [wording.NONE] * len(columns)
         if not run.failed:
             numbers = [
+                *(wording.NONE if run.accuracy is None else f"{run.accuracy:.1%}" for _ in ranked),
                 wording.fixed(run.held_out_loss, 4),
                 wording.NONE if run.best_step is None else f"{run.best_step:,}",
                 *(percent(run.general_rise) for _ in forgotten),

@@ -27,7 +27,7 @@ from cbtrain.study.sweep.options import Options
 from cbtrain.study.sweep.prepare import PreparedRun, prepare_runs
 from cbtrain.study.sweep.problems import Problems
 from cbtrain.study.sweep.ranks import Place, dealt, leave_group, wait_until
-from cbtrain.study.sweep.results import SweepResults, by_speaker, results_of, write_results
+from cbtrain.study.sweep.results import SweepResults, comparable, results_of, write_results
 from cbtrain.study.sweep.sweep_file import configs_of, read_sweep
 from cbtrain.study.sweep.train import FAILED, SharedDecoder, is_finished, train_runs
 from cbtrain.training import distributed
@@ -106,7 +106,7 @@ def _train_mine(
         return
     train_runs(mine, folder, shared, place.machine, console, options)
     for run in filter(is_finished, mine):
-        if comparison := comparisons[run.speaker]:
+        if comparison := comparisons[run.group]:
             measure_missing(run, comparison, folder, lambda: shared.decoder)
 
 
@@ -115,7 +115,7 @@ def _compare(runs: Sequence[PreparedRun], folder: Path, console: Console) -> Swe
     comparisons = _comparisons(runs)
 
     def running() -> list[str]:
-        return [run.name for run in runs if not _has_ended(run, comparisons[run.speaker], folder)]
+        return [run.name for run in runs if not _has_ended(run, comparisons[run.group], folder)]
 
     if others := running():
         say(console, f"waiting for runs of other ranks: {', '.join(others)}")
@@ -129,7 +129,7 @@ def _compare(runs: Sequence[PreparedRun], folder: Path, console: Console) -> Swe
 
 def _comparisons(runs: Sequence[PreparedRun]) -> dict[str, Comparison | None]:
     """Return by speaker how their runs are compared."""
-    return {speaker: comparison_of(members) for speaker, members in by_speaker(runs)}
+    return {group: comparison_of(members) for group, members in comparable(runs)}
 
 
 def _has_ended(run: PreparedRun, comparison: Comparison | None, folder: Path) -> bool:
