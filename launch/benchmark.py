@@ -15,6 +15,7 @@ NAMES = (
     "train",
     "sweep",
     "methods",
+    "pairs",
     "generate",
     "serve",
     "evaluate",
