@@ -25,7 +25,7 @@ setup(
     package_dir={"cbtrain": "cbtrain", **ROOMS_AT_TOP_LEVEL},
     package_data={
         "cbtrain": ["py.typed"],
-        "cbtrain.transcripts": ["sample/*"],
+        "cbtrain.transcripts": ["sample/*", "sample/pairs/*"],
         "cbtrain.tasks": ["*/*.json"],
         "cbtrain.tokens": ["templates/*.jinja", "general/*.txt"],
         "cbtrain.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml"],

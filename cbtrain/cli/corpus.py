@@ -140,7 +140,7 @@ def add(commands: Commands) -> None:
     text = "language code of the transcripts (default: found from the text)"
     card.add_alias("--language", "corpus.language", metavar="CODE", help=text)
 
-    add_command(corpora, "schema", _schema, "print the JSON schema of a session and of a profile")
+    add_command(corpora, "schema", _schema, "print the JSON schema of a session, of a pair of answers and of a profile")
 
 
 def _add(
@@ -158,7 +158,7 @@ def _add(
     parser.add_argument("--config", help="study config: its corpus, cleaning, split and tokens are used")
     add_settings(parser, example=example)
     parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)  # as settings once were given
-    add_reading(parser, "author, simulations, cbtrain, messages, sharegpt, records, table or text")
+    add_reading(parser, "author, simulations, cbtrain, pairs, messages, sharegpt, records, table or text")
     return parser
 
 
@@ -188,7 +188,9 @@ def _stats(parsed: argparse.Namespace) -> None:
         table.add_row(name.replace("_", " "), f"{value:,}")
     console.print(table)
     for quantity, groups in distributions.items():
-        table = table_of(f"{quantity} a session", "sessions", "mean", "SD", "min", "10 %", "median", "90 %", "max")
+        table = table_of(
+            f"{quantity.replace('_', ' ')} a session", "sessions", "mean", "SD", "min", "10 %", "median", "90 %", "max"
+        )
         for phase, d in groups.items():
             numbers = (d.sessions, d.mean, d.sd, d.minimum, d.p10, d.median, d.p90, d.maximum)
             table.add_row(phase, *(f"{number:,.0f}" for number in numbers))
@@ -298,11 +300,16 @@ def _card(parsed: argparse.Namespace) -> None:
 
 def _schema(parsed: argparse.Namespace) -> None:
     from cbtrain.transcripts.profile import PROFILE_SCHEMA, Profile
-    from cbtrain.transcripts.readers.canonical import SESSION_SCHEMA, SessionRecord
+    from cbtrain.transcripts.readers.canonical import PAIR_SCHEMA, SESSION_SCHEMA, SessionRecord
+    from cbtrain.transcripts.readers.pairs import PairRecord
 
     schemas = {}
-    for name, model in ((SESSION_SCHEMA, SessionRecord), (PROFILE_SCHEMA, Profile)):
-        schema = model.model_json_schema()
+    own = {
+        SESSION_SCHEMA: SessionRecord.model_json_schema(),
+        PAIR_SCHEMA: PairRecord.model_json_schema(),
+        PROFILE_SCHEMA: Profile.model_json_schema(),
+    }
+    for name, schema in own.items():
         schema["properties"] = {"schema": {"const": name}, **schema["properties"]}
         schema["required"] = ["schema", *schema["required"]]
         schemas[name] = schema

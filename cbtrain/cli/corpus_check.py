@@ -70,6 +70,8 @@ def _findings(
         if not parsed.kind or finding.kind in parsed.kind:
             yield finding
     tally["sessions"] = checker.sessions
+    if checker.pairs:
+        tally["pairs"] = checker.pairs
 
 
 def _has_error(tally: dict[str, Any]) -> bool:
@@ -115,8 +117,11 @@ def _check_text(parsed: argparse.Namespace) -> int:
             console.print(_line(finding, finding.where), soft_wrap=True)
         elif len(examples.setdefault(finding.kind, [])) < parsed.examples:
             examples[finding.kind].append(finding)
+    what = "pairs of answers" if "pairs" in tally else "sessions"
     console.print(
-        f"{source.name} ({source.format}): {tally['sessions']:,} sessions checked", highlight=False, markup=False
+        f"{source.name} ({source.format}): {tally['sessions']:,} {what} checked",
+        highlight=False,
+        markup=False,
     )
     for kind in sorted(tally["kinds"], key=list(KINDS).index):
         if not parsed.kind or kind in parsed.kind:
@@ -171,7 +176,7 @@ def _explain(parsed: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.text import Text
 
-    from cbtrain.transcripts.cleaning import CHANGES, CleaningReport, clean_session, fingerprint
+    from cbtrain.transcripts.cleaning import CHANGES, CleaningReport, clean_session, fingerprint_of
     from cbtrain.transcripts.explain import explain
 
     source, console, policy = source_of(parsed), Console(), config_of(parsed).corpus.cleaning
@@ -185,7 +190,7 @@ def _explain(parsed: argparse.Namespace) -> int:
                 break
             profile = profiles.get(session.course)
             cleaned = clean_session(session, policy, profile, CleaningReport(), source.given_labels)
-            seen.setdefault(fingerprint(cleaned.turns), session.id)
+            seen.setdefault(fingerprint_of(cleaned), session.id)
         else:
             raise UserError(
                 f"no session {parsed.explain!r}", where=source.name, hint=_nearest_session(parsed.explain, session_ids)

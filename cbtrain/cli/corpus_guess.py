@@ -57,9 +57,15 @@ def _show_sessions(path: Path, corpus_map: CorpusMap, labels: Mapping[str, Role]
 
     try:
         for session in islice(locate(path, labels=labels, corpus_map=corpus_map).sessions(lambda error: None), SHOWN):
-            print(f"# session {session.id}, {len(session.turns)} turns")
-            for turn in session.turns[:TURNS]:
+            pair = session.preference
+            shown = session.turns if pair is None else session.turns[: pair.begin]
+            what = "session" if pair is None else "prompt of pair"
+            print(f"# {what} {session.id}, {len(shown)} turns")
+            for turn in shown[:TURNS]:
                 print(f"#   {turn.role}: {excerpt(turn.text, WIDTH)}")
+            for name, turns in (("chosen", session.turns[pair.begin :]), ("rejected", pair.rejected)) if pair else ():
+                for turn in turns[:TURNS]:
+                    print(f"#   {name}: {turn.role}: {excerpt(turn.text, WIDTH)}")
     except UserError as error:
         print(f"# as it is, it reads nothing: {error.what}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,8 @@ def _find(parsed: argparse.Namespace, source: CorpusSource, policy: Any) -> tupl
                 wanted = session
     if wanted is None:
         raise UserError(f"no session {parsed.session!r}", where=source.name, hint=nearest(parsed.session, session_ids))
+    if wanted.preference is not None:
+        print(f"note: {wanted.id} is a pair of answers; the chosen one is shown", file=sys.stderr)
     tell_own_prompts(prompts, parsed)
     profile = profiles.get(wanted.course)
     course_sessions.sort(key=lambda session: session.number)

@@ -16,7 +16,7 @@ from cbtrain.eval.simulation.prompts import shipped_prompts
 from cbtrain.eval.simulation.questionnaire import shipped_questionnaires
 from cbtrain.eval.simulation.simulators import shipped_simulators
 from cbtrain.files import exists, expanded
-from cbtrain.transcripts.reading import SAMPLE
+from cbtrain.transcripts.reading import SAMPLES
 from cbtrain.transcripts.types import OWN_SIDES
 
 
@@ -35,7 +35,7 @@ def _places(config: StudyConfig) -> Iterator[tuple[BaseModel, str]]:
     yield config.model, "path"
     yield config.training.forgetting, "text"
     corpus, evaluation = config.corpus, config.evaluation
-    yield from ((corpus, key) for key in ("path", "metadata", *OWN_SIDES) if getattr(corpus, key) != SAMPLE)
+    yield from ((corpus, key) for key in ("path", "metadata", *OWN_SIDES) if getattr(corpus, key) not in SAMPLES)
     yield from _of_raters(evaluation)
     if evaluation.patients:
         yield evaluation.patients, "file"

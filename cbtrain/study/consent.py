@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 from cbtrain.errors import UserError
 from cbtrain.providers.config import ProvidersConfig
 from cbtrain.transcripts.config import TranscriptsConfig
-from cbtrain.transcripts.reading import SAMPLE
+from cbtrain.transcripts.reading import SAMPLE, SAMPLES
 
 
 def require_consent(corpus: str, what: str, base_url: str, allowed: bool) -> None:
     """Raise UserError if ``what`` of ``corpus`` would be sent to another machine and ``allowed`` is not set."""
-    if allowed or str(corpus) == SAMPLE or is_local(base_url):
+    if allowed or str(corpus) in SAMPLES or is_local(base_url):
         return
     raise UserError(
         f"this would send {what} to {base_url}",
@@ -29,7 +29,7 @@ def require_consent(corpus: str, what: str, base_url: str, allowed: bool) -> Non
 def imported_part(corpus: TranscriptsConfig) -> str:
     """Return the first of the corpus's files that is imported; ``sample`` if none is."""
     paths = [path for path in (corpus.path, corpus.validation, corpus.test) if path is not None]
-    return next((path for path in paths if path != SAMPLE), SAMPLE)
+    return next((path for path in paths if path not in SAMPLES), SAMPLE)
 
 
 def stays_here(providers: ProvidersConfig) -> bool:

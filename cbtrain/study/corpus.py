@@ -13,9 +13,10 @@ from cbtrain.console import say
 from cbtrain.errors import UserError
 from cbtrain.tokens.dialogue import own_prompt
 from cbtrain.tokens.system_prompts import OwnPrompts
-from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint
+from cbtrain.transcripts.cleaning import CHANGES, clean, fingerprint_of
 from cbtrain.transcripts.labels import NAME_THE_LABELS, labels_seen
 from cbtrain.transcripts.openings import NAME_PATIENTS
+from cbtrain.transcripts.pair_counts import PAIR_COUNTS
 from cbtrain.transcripts.parts import read_parts
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.split import SIDES, Split, split
@@ -68,7 +69,15 @@ def load_corpus(config: StudyConfig, console: Console, *, all_treated: bool = Fa
         "alike": list(parts.alike),
         "namesakes": _namesakes(parts),
     }
-    say(console, f"{counts['courses']} courses, {counts['sessions']} sessions, {counts['words']:,} words")
+    if "pairs" in counts:
+        summary["pairs"] = {key: counts[key] for key in PAIR_COUNTS}
+        say(
+            console,
+            f"{counts['pairs']} pairs of answers to {counts['prompts']} prompts, {counts['patients']} patients; "
+            f"{counts['chosen_words']:,} words chosen, {counts['rejected_words']:,} rejected",
+        )
+    else:
+        say(console, f"{counts['courses']} courses, {counts['sessions']} sessions, {counts['words']:,} words")
     for line in part_lines:
         say(console, line)
     if corpus.skipped:
@@ -115,10 +124,12 @@ def _fingerprint(corpus: Corpus, *, own_prompts: bool) -> str:
     for course in corpus.courses:
         digest.update((course.profile.model_dump_json() if course.profile else course.id).encode())
         for session in course.sessions:
-            digest.update(session.id.encode() + fingerprint(session.turns))
+            digest.update(session.id.encode() + fingerprint_of(session))
             if own_prompts and (prompt := own_prompt(session)):
                 digest.update(b"\0system" + prompt.encode())
             weights = [turn.weight for turn in session.turns]
             if any(weight != 1 for weight in weights):
                 digest.update(repr(weights).encode())
+            if session.preference is not None and session.preference.weight != 1:
+                digest.update(b"\0pair" + repr(session.preference.weight).encode())
     return digest.hexdigest()

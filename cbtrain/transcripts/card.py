@@ -24,10 +24,10 @@ from cbtrain.text.language import UNKNOWN, language_name, language_of_all
 from cbtrain.transcripts.checking import KINDS, Checker, Finding
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.reading import SAMPLE, CorpusSource
+from cbtrain.transcripts.reading import SAMPLES, CorpusSource
 from cbtrain.transcripts.stats import Statistics
 from cbtrain.transcripts.types import PHASES, Session
-from cbtrain.transcripts.writing import session_record
+from cbtrain.transcripts.writing import record_of
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 SAMPLED, SHOWN_TURNS, SHOWN = 200, 10, 300
@@ -93,11 +93,11 @@ def write_card(
         if len(beginnings) < SAMPLED:
             beginnings.append("\n".join(turn.text[:SHOWN] for turn in session.turns[:SHOWN_TURNS]))
         note(checker.add(session))
-        digest.update(json.dumps(session_record(session), sort_keys=True).encode())
+        digest.update(json.dumps(record_of(session), sort_keys=True).encode())
     note(checker.finish())
     if bad:
         kinds["unreadable"] = [len(bad), len(bad)]
-    licence = settings.licence or ("mit" if source.name == SAMPLE else find_licence(source.path))
+    licence = settings.licence or ("mit" if source.name in SAMPLES else find_licence(source.path))
     settings = replace(settings, licence=licence)
     languages = [settings.language]
     if settings.language == "auto":
@@ -136,7 +136,7 @@ def _text(
     found = ", found from the text" if settings.language == "auto" else ""
     codes = "".join(f"- {language}\n" for language in languages)
     size = next((name for limit, name in SIZES if counts["sessions"] < limit), "n>1M")
-    name = source.path.resolve().name if source.name != SAMPLE else "cbtrain sample corpus"
+    name = source.path.resolve().name if source.name not in SAMPLES else f"cbtrain {source.name} corpus"
     parts = [
         f"---\nlicense: {licence}\nlanguage:\n{codes}size_categories:\n- {size}\n"
         f"task_categories:\n- text-generation\npretty_name: {json.dumps(name)}\n---\n",
@@ -187,7 +187,7 @@ def _text(
 
 
 def _origin(source: CorpusSource) -> str:
-    if source.name == SAMPLE:
+    if source.name in SAMPLES:
         return "written for cbtrain, fictional"
     return ORIGINS.get(source.format, "not known to this program")
 

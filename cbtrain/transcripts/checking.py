@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from cbtrain.text.thinking import may_think, without_thinking
@@ -19,7 +19,9 @@ from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.duplicates import DuplicateFinder
 from cbtrain.transcripts.labels import COMMON_LABELS, NO_LABELS, inner_labels, speakers_of, unknown_labels
 from cbtrain.transcripts.marks import STRIPPING
+from cbtrain.transcripts.pair_counts import prompt_digests
 from cbtrain.transcripts.personal_data import personal_data
+from cbtrain.transcripts.preference import rejected_session
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.summary import closing_summaries, long_lines, opening_turn, summary_labels, summary_text
 from cbtrain.transcripts.types import Role, Session
@@ -49,6 +51,8 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "opens_with_therapist": ("note", "the therapist speaks first"),
     "summary_mismatch": ("warning", "the pasted summary is not the previous session's"),
     "personal_data": ("warning", "looks like a real person's data"),
+    "shared_prompt": ("note", "a pair with the prompt of an earlier pair"),
+    "nested_prompt": ("note", "a pair whose prompt begins with the whole prompt of an earlier pair: one dialogue"),
     "unreadable": ("error", "malformed, left out"),
 }
 """Every kind of irregularity, how grave it is, and what it means."""
@@ -99,6 +103,14 @@ class Checker:
         self._without_summary = array("L")
         self._last_summary: dict[str, tuple[int, frozenset[int]]] = {}
         self._duplicates = DuplicateFinder()
+        self._pairs = bytearray()
+        """1 where a session is a pair: pairs of one dialogue are alike by nature."""
+        self._prompts: dict[bytes, str] = {}
+
+    @property
+    def pairs(self) -> int:
+        """How many of the sessions are pairs of answers."""
+        return sum(self._pairs)
 
     def add(self, session: Session) -> Iterator[Finding]:
         """Yield irregularities in ``session`` itself, and in how it continues the session before."""
@@ -108,11 +120,15 @@ class Checker:
 
         self._places.append((session.where, session.id))
         self._duplicates.add(session)
+        self._pairs.append(session.preference is not None)
         self.sessions += 1
         if session.preamble.strip():
             yield finding("text_before_first_label", None, excerpt(session.preamble, EXCERPT))
         if not session.turns:
             yield finding("no_turns")
+            return
+        if session.preference is not None:
+            yield from self._pair(session, session.preference.begin, finding)
             return
         if not (session.count("patient") and session.count("therapist")):
             yield finding("one_speaker", None, f"only the {session.turns[0].role} speaks")
@@ -120,6 +136,21 @@ class Checker:
             yield finding("opens_with_therapist", 0)
         yield from self._turns(session, finding)
         yield from self._summaries(session, finding)
+
+    def _pair(self, session: Session, begin: int, finding: Any) -> Iterator[Finding]:
+        """Yield findings on a pair: its turns, those of the rejected answer with a note, and prompts seen before."""
+        if session.turns[0].role == "therapist":
+            yield finding("opens_with_therapist", 0)
+        yield from self._turns(session, finding)
+        for found in self._turns(rejected_session(session), finding):
+            if found.turn is not None and found.turn > begin:
+                yield replace(found, detail=f"rejected answer: {found.detail}")
+        *inner, prompt = prompt_digests(session)
+        if earlier := self._prompts.get(prompt):
+            yield finding("shared_prompt", None, f"that of {earlier}")
+        elif earlier := next((self._prompts[digest] for digest in reversed(inner) if digest in self._prompts), ""):
+            yield finding("nested_prompt", None, f"continues that of {earlier}")
+        self._prompts.setdefault(prompt, session.id)
 
     def _turns(self, session: Session, finding: Any) -> Iterator[Finding]:
         profile = self.profiles.get(session.course)
@@ -179,6 +210,8 @@ class Checker:
             for index in self._without_summary:
                 yield Finding("missing_summary", *self._places[index])
         for double in self._duplicates.find(self.near_duplicate):
+            if self._pairs[double.index] and not double.exact:
+                continue
             other = self._places[double.other][1]
             detail = f"of {other}" if double.exact else f"of {other}, similarity {double.similarity:.2f}"
             kind = "exact_duplicate" if double.exact else "near_duplicate"

@@ -14,6 +14,7 @@ from cbtrain.text.words import count_words
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.labels import NO_LABELS, inner_labels, speakers_of
 from cbtrain.transcripts.marks import STRIPPING
+from cbtrain.transcripts.preference import why_no_pair, with_parts_changed
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.summary import closing_summaries, summary_end
 from cbtrain.transcripts.types import Corpus, Role, Session, Turn
@@ -47,6 +48,7 @@ CHANGES = {
     "turns_merged_into_the_one_before": "turns merged with the same speaker's turn before",
     "sessions_dropped_without_dialogue": "sessions dropped in which one speaker says nothing",
     "duplicate_sessions_dropped": "sessions dropped that repeat an earlier one word by word",
+    "pairs_dropped": "pairs dropped whose answers cleaning has left empty, equal or out of turn",
     "patients_dropped_without_sessions": "courses dropped of which nothing is left",
 }
 """Every kind of change and what it means."""
@@ -99,7 +101,7 @@ def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningRepor
         kept = []
         for session in course.sessions:
             session = clean_session(session, policy, course.profile, report, corpus.labels)
-            key = fingerprint(session.turns)
+            key = fingerprint_of(session)
             dropped = why_dropped(session, key, policy, seen)
             if dropped:
                 report.changes.append(dropped)
@@ -116,7 +118,10 @@ def clean(corpus: Corpus, policy: CleaningPolicy) -> tuple[Corpus, CleaningRepor
 def why_dropped(session: Session, key: bytes, policy: CleaningPolicy, seen: Mapping[bytes, str]) -> Change | None:
     """Return the change that drops a cleaned session with fingerprint ``key``, or None to keep it. ``seen``: the
     fingerprints of the sessions before it."""
-    if policy.drop_sessions_without_dialogue and not (session.count("therapist") and session.count("patient")):
+    if session.preference is not None:
+        if why := why_no_pair(session):
+            return Change("pairs_dropped", session.id, None, session.words, why)
+    elif policy.drop_sessions_without_dialogue and not (session.count("therapist") and session.count("patient")):
         return Change("sessions_dropped_without_dialogue", session.id, None, session.words)
     before = seen.get(key) if session.turns else None
     if policy.drop_duplicate_sessions and before:
@@ -133,7 +138,38 @@ def clean_session(
     labels: Mapping[str, Role] = NO_LABELS,
 ) -> Session:
     """Return one cleaned session; ``report`` grows by what was changed. Names in ``profile``, and ``labels`` that the
-    reader was given, may stand as labels inside turns."""
+    reader was given, may stand as labels inside turns.
+
+    Prompt, chosen and rejected answer of a pair are cleaned apart. Their speakers are known, so no turn of them is
+    split: a rejected answer that speaks for the patient too is rejected for it.
+    """
+    if session.preference is None:
+        return _clean_dialogue(session, policy, profile, report, labels)
+    whole = policy.model_copy(update={"split_summaries": False, "drop_earlier_summaries": False})
+    end = len(session.turns)
+
+    def cleaned(part: Session, begin: int) -> Session:
+        own = CleaningReport()
+        part = _clean_dialogue(replace(part, structured=True), whole, profile, own, labels)
+        report.changes += [_moved(change, begin, rejected=begin == end) for change in own.changes]
+        return replace(part, structured=session.structured)
+
+    return with_parts_changed(session, cleaned)
+
+
+def _moved(change: Change, begin: int, *, rejected: bool) -> Change:
+    """Return a change of a part of a pair with its turn's index in the whole pair."""
+    note = f"rejected answer: {change.note}".removesuffix(": ") if rejected else change.note
+    return replace(change, turn=None if change.turn is None else change.turn + begin, note=note)
+
+
+def _clean_dialogue(
+    session: Session,
+    policy: CleaningPolicy,
+    profile: Profile | None,
+    report: CleaningReport,
+    labels: Mapping[str, Role],
+) -> Session:
     parts = [_Part(turn, index) for index, turn in enumerate(session.turns)]
     preamble = session.preamble
     if policy.remove_thinking:
@@ -217,6 +253,15 @@ def fingerprint(turns: Sequence[Turn]) -> bytes:
     for turn in turns:
         digest.update(turn.role.encode() + b"\0" + " ".join(turn.text.lower().split()).encode() + b"\1")
     return digest.digest()
+
+
+def fingerprint_of(session: Session) -> bytes:
+    """Return :func:`fingerprint` of the session's turns; of a pair, of its prompt and both answers."""
+    preference = session.preference
+    if preference is None:
+        return fingerprint(session.turns)
+    parts = (session.turns[: preference.begin], session.turns[preference.begin :], preference.rejected)
+    return blake2b(b"pair".join(map(fingerprint, parts)), digest_size=16).digest()
 
 
 def _split_inner_labels(

@@ -11,7 +11,7 @@ A session costs ``8 (k + 1)`` bytes, whatever its length: 100,000 sessions are s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbtrain.text.words import HAN, HIRAGANA
-from cbtrain.transcripts.cleaning import fingerprint
+from cbtrain.transcripts.cleaning import fingerprint_of
+from cbtrain.transcripts.preference import all_turns
 from cbtrain.transcripts.types import Session, Turn
 
 SKETCH = 128
@@ -60,8 +61,8 @@ class DuplicateFinder:
         """Short sessions without a sketch yet: their indices and the hashes of their words."""
 
     def add(self, session: Session) -> None:
-        self._digests.append(fingerprint(session.turns) if session.turns else None)
-        words = self._words(session.turns)
+        self._digests.append(fingerprint_of(session) if session.turns else None)
+        words = self._words(all_turns(session))
         if SHINGLE <= len(words) <= SHORT:
             self._short.append((len(self._sketches), words))
             self._sketches.append(NOTHING)
@@ -119,7 +120,7 @@ class DuplicateFinder:
             if count >= max(1, int(probes * threshold / 3)):
                 yield later, earlier
 
-    def _words(self, turns: Sequence[Turn]) -> list[int]:
+    def _words(self, turns: Iterable[Turn]) -> list[int]:
         if len(self._hashes) > 2_000_000:  # bounded also where words never repeat
             self._hashes.clear()
         text = "\n".join(turn.text for turn in turns).lower()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-from cbtrain.transcripts.cleaning import Change, CleaningReport, clean_session, fingerprint, why_dropped
+from cbtrain.transcripts.cleaning import Change, CleaningReport, clean_session, fingerprint_of, why_dropped
 from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.labels import NO_LABELS
+from cbtrain.transcripts.preference import all_turns
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.types import Role, Session, Turn
 
@@ -18,7 +19,7 @@ from cbtrain.transcripts.types import Role, Session, Turn
 class Line:
     """One turn in the comparison: ``same`` on both sides, only ``before`` cleaning, or only ``after`` it.
 
-    ``number`` counts turns from 1 on its own side.
+    ``number`` counts turns from 1 on its own side; those of a pair's rejected answer come after all others.
     """
 
     side: Literal["same", "before", "after"]
@@ -46,10 +47,10 @@ def explain(
     ``labels`` those that the reader was given."""
     report = CleaningReport()
     cleaned = clean_session(session, policy, profile, report, labels)
-    dropped = why_dropped(cleaned, fingerprint(cleaned.turns), policy, seen or {})
+    dropped = why_dropped(cleaned, fingerprint_of(cleaned), policy, seen or {})
     if dropped:
         report.changes.append(dropped)
-    before, after = session.turns, () if dropped else cleaned.turns
+    before, after = tuple(all_turns(session)), () if dropped else tuple(all_turns(cleaned))
     lines: list[Line] = []
     matcher = SequenceMatcher(None, [hash(turn) for turn in before], [hash(turn) for turn in after], autojunk=False)
     for kind, a, b, c, d in matcher.get_opcodes():

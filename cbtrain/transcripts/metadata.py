@@ -69,6 +69,12 @@ class Metadata:
         if row is None:
             return session
         course, number = row.course or (row.own_course if self._own_courses else "") or session.course, session.number
+        if session.preference is not None:  # a course of its own
+            if course != session.course or row.session:
+                notes.add(
+                    f"courses and numbers in {self.path.name}, which pairs of answers do not have", example=inside
+                )
+            return replace(session, patient=row.patient or session.patient, facts={**session.facts, **row.facts})
         numbers = self._numbers.setdefault(course, set())
         if row.session:
             if not row.session.isdecimal() or len(row.session) > 9:

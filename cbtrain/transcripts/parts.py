@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cbtrain.transcripts.config import TranscriptsConfig
+from cbtrain.transcripts.preference import refuse_mixed
 from cbtrain.transcripts.reading import read_configured
 from cbtrain.transcripts.types import OWN_SIDES, Corpus, Course, OwnSide
 
@@ -21,7 +22,9 @@ def read_parts(settings: TranscriptsConfig) -> tuple[Corpus, list[str]]:
     for side in OWN_SIDES:
         path = getattr(settings, side)
         if path is not None:
-            corpus, line = _joined(corpus, _read(path, settings), side)
+            part = _read(path, settings)
+            refuse_mixed(next(corpus.sessions()), next(part.sessions()))
+            corpus, line = _joined(corpus, part, side)
             lines.append(line)
     return corpus, lines
 

@@ -6,13 +6,14 @@ have a weight in the loss of supervised training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from cbtrain.errors import UserError
 from cbtrain.transcripts.types import Preference, Session, Turn
 
+SAME = "chosen and rejected are the same words"
 FIX = "Mend or remove the record, or leave out bad ones with corpus.skip_bad=true."
 
 
@@ -33,7 +34,7 @@ def pair_session(
         if problem := why_no_answer(prompt, answer):
             raise UserError(f"{name}: {problem}", where=session.where or session.id, hint=FIX)
     if words(chosen) == words(rejected):
-        raise UserError("chosen and rejected are the same words", where=session.where or session.id, hint=FIX)
+        raise UserError(SAME, where=session.where or session.id, hint=FIX)
     if not 0 < weight < float("inf"):
         problem = f"weight {weight} is not above 0"
         raise UserError(problem, where=session.where or session.id, hint="Leave a pair out that is to have no weight.")
@@ -67,3 +68,46 @@ def rejected_session(session: Session) -> Session:
     """Return the session of a pair as it would have gone on with the rejected answer."""
     assert session.preference is not None
     return replace(session, turns=(*session.turns[: session.preference.begin], *session.preference.rejected))
+
+
+def all_turns(session: Session) -> Iterator[Turn]:
+    """Yield every turn that is in the session's source: those of a pair's rejected answer after the others."""
+    yield from session.turns
+    if session.preference is not None:
+        yield from session.preference.rejected
+
+
+def with_parts_changed(session: Session, change: Callable[[Session, int], Session]) -> Session:
+    """Return a pair with ``change`` made to prompt, chosen and rejected answer apart, so that nothing crosses a border.
+
+    ``change`` gets a session with the turns of one part and the index of its first turn, those of the rejected answer
+    counted after all others. Only the prompt has the preamble.
+    """
+    preference = session.preference
+    assert preference is not None
+    begin = preference.begin
+    prompt = change(replace(session, turns=session.turns[:begin], preference=None), 0)
+    answer = replace(session, preamble="", preference=None)
+    chosen = change(replace(answer, turns=session.turns[begin:]), begin)
+    rejected = change(replace(answer, turns=preference.rejected), len(session.turns))
+    changed = replace(preference, begin=len(prompt.turns), rejected=rejected.turns)
+    return replace(prompt, turns=(*prompt.turns, *chosen.turns), preference=changed)
+
+
+def why_no_pair(session: Session) -> str:
+    """Return why the session of a pair is none any more, as after cleaning; "" if it is one."""
+    preference = session.preference
+    assert preference is not None
+    prompt, chosen = session.turns[: preference.begin], session.turns[preference.begin :]
+    for name, answer in (("chosen", chosen), ("rejected", preference.rejected)):
+        if problem := why_no_answer(prompt, answer):
+            return f"{name}: {problem}"
+    return SAME if words(chosen) == words(preference.rejected) else ""
+
+
+def refuse_mixed(first: Session, session: Session) -> None:
+    """Raise UserError if one of the two is a pair of answers and the other is not."""
+    if (first.preference is None) != (session.preference is None):
+        what = "a session among pairs" if session.preference is None else "a pair of answers among sessions"
+        hint = "Put pairs and sessions into files of their own."
+        raise UserError(f"{what} (the first: {first.where or first.id})", where=session.where or session.id, hint=hint)

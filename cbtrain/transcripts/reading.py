@@ -17,13 +17,18 @@ from cbtrain.transcripts.labels import COMMON_LABELS, count_labels
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.tables import TABLES
 from cbtrain.transcripts.metadata import load_metadata
+from cbtrain.transcripts.preference import refuse_mixed
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.readers import author, canonical, plain_text, records, simulations
+from cbtrain.transcripts.readers import author, canonical, pairs, plain_text, records, simulations
 from cbtrain.transcripts.readers.options import Notes, ReadOptions
 from cbtrain.transcripts.source import OnBad, files_in, is_same, read_items, refuse, suffix_of
 from cbtrain.transcripts.types import Corpus, Course, Role, Session
 
 SAMPLE = "sample"
+SAMPLE_PAIRS = "sample-pairs"
+SAMPLES = {SAMPLE: ("sample", "cbtrain"), SAMPLE_PAIRS: ("sample/pairs", "pairs")}
+"""The embedded corpora: where each lies, and its format."""
+
 DOCUMENTS = (".doc", ".rtf", ".odt", ".pdf", ".xlsx", ".xls", ".md")
 OTHER_SUFFIXES = {
     **dict.fromkeys(("messages", "sharegpt", "records", "table"), (*plain_text.IN_FOLDERS, *DOCUMENTS)),
@@ -57,10 +62,13 @@ READERS: dict[str, Reader] = {
     "cbtrain": Reader(
         "sessions.jsonl, or a folder that holds one (cbtrain.session/1)", canonical.sessions, canonical.profiles
     ),
+    "pairs": Reader("pairs.jsonl, or a folder that holds one (cbtrain.pair/1)", pairs.sessions, pairs.profiles),
     "messages": Reader("JSONL or JSON of OpenAI 'messages'", records.sessions, records.profiles),
     "sharegpt": Reader("JSONL or JSON of ShareGPT 'conversations'", records.sessions, records.profiles),
     "records": Reader(
-        "JSONL or JSON with turns under other common names, or read by a map", records.sessions, records.profiles
+        "JSONL or JSON with turns under other common names, or prompt, chosen and rejected, or read by a map",
+        records.sessions,
+        records.profiles,
     ),
     "table": Reader(
         "CSV, TSV, Parquet or Arrow with a turn in each row, or read by a map", records.sessions, records.profiles
@@ -94,6 +102,7 @@ class CorpusSource:
         Raises UserError on a metadata table that does not fit; and at the end, if there were sessions and none has a
         turn, or if third speakers have more turns than patients and therapists.
         """
+        first: Session | None = None
         places: dict[str, str] = {}
         turns: Counter[str] = Counter()
         unread: list[str] = []
@@ -107,6 +116,8 @@ class CorpusSource:
         for session in READERS[self.format].sessions(self.path, options):
             try:
                 session = table.apply(session, self.notes) if table else session
+                first = session if first is None else first
+                refuse_mixed(first, session)
             except UserError as error:
                 on_bad(error)
                 continue
@@ -195,7 +206,7 @@ def locate(
     corpus_map: CorpusMap | None = None,
     metadata: str | Path | None = None,
 ) -> CorpusSource:
-    """Return the source at ``path``; ``sample`` is the embedded corpus, and ``auto`` finds the format out.
+    """Return the source at ``path``, or an embedded one (``sample``, ``sample-pairs``); ``auto`` finds the format out.
 
     ``labels`` are what the speakers are called, by role; ``corpus_map`` says where a session's parts are; ``metadata``
     is a table that says whose session each file is. Raises UserError on a path that is not there, an unknown format,
@@ -204,9 +215,10 @@ def locate(
     if format != "auto" and format not in READERS:
         raise UserError(f"unknown format {format!r}", where="corpus", hint=nearest(format, [*READERS, "auto"]))
     table = expanded(metadata) if metadata else None
-    if str(path) == SAMPLE:
-        folder = importlib.resources.files("cbtrain.transcripts") / SAMPLE
-        return CorpusSource(Path(str(folder)), SAMPLE, "cbtrain", metadata=table)
+    if str(path) in SAMPLES:
+        inside, own_format = SAMPLES[str(path)]
+        folder = importlib.resources.files("cbtrain.transcripts") / inside
+        return CorpusSource(Path(str(folder)), str(path), own_format, metadata=table)
     path = expanded(path)
     if path.is_symlink() and not path.exists():
         raise UserError("a broken link", where=path, hint=f"It points to {path.readlink()}, which is not there.")
@@ -313,8 +325,12 @@ def _detect(path: Path, options: ReadOptions) -> str:
             ("author", author.detects),
             ("simulations", simulations.detects),
             ("cbtrain", canonical.detects),
+            ("pairs", pairs.detects),
         ):
             if detects(path):
+                if name == "cbtrain" and pairs.detects(path):
+                    problem = f"both {canonical.SESSIONS[0]} and {pairs.PAIRS[0]} are in it"
+                    raise UserError(problem, where=path, hint="Name one of the files, or say --format pairs.")
                 return name
         detected = next(
             filter(None, (_sniff(file, options) for file in records.data_files(path, options.metadata))), None
@@ -340,7 +356,10 @@ def _sniff(file: Path, options: ReadOptions) -> str | None:
     if options.map.each is None and suffix_of(file) in records.JSON:
         # The first record may be metadata.
         for _, record in islice(read_items(file, lambda error: None), records.PEEKED):
-            if isinstance(record, dict) and (str(record.get("schema", "")).startswith("cbtrain.") or _is_ours(record)):
+            schema = str(record.get("schema", "")) if isinstance(record, dict) else ""
+            if schema.startswith("cbtrain.pair"):
+                return "pairs"
+            if isinstance(record, dict) and (schema.startswith("cbtrain.") or _is_ours(record)):
                 return "cbtrain"
     try:
         corpus_map = records.map_of(file, options)

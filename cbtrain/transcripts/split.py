@@ -16,7 +16,9 @@ from cbtrain.errors import UserError, nearest
 from cbtrain.files import expanded
 from cbtrain.transcripts.config import SplitConfig
 from cbtrain.transcripts.duplicates import DuplicateFinder
+from cbtrain.transcripts.mapping.shapes import listed
 from cbtrain.transcripts.openings import Openings
+from cbtrain.transcripts.pair_counts import beginning_digest
 from cbtrain.transcripts.source import parse_json, read_text
 from cbtrain.transcripts.types import Corpus, Course
 
@@ -176,6 +178,9 @@ def _linked(courses: Sequence[Course], config: SplitConfig, own: Mapping[str, st
         return index
 
     first_of: dict[tuple[str, str], int] = {}
+    begun_by: dict[tuple[bytes, str], int] = {}
+    alike_prompts: dict[int, list[str]] = {}
+    """Pairs without a patient whose prompts begin as that of an earlier course does."""
     together, leaks, alike = [], [], []
 
     def join(later_session: str, earlier_session: str, how: str) -> None:
@@ -191,6 +196,13 @@ def _linked(courses: Sequence[Course], config: SplitConfig, own: Mapping[str, st
         for patient in dict.fromkeys([course.patient, *(session.patient or course.id for session in course.sessions)]):
             leader[find(index)] = find(first_of.setdefault((patient, side[index]), index))
         for session in course.sessions:
+            # Pairs of one dialogue are one patient's.
+            if session.preference is not None and session.preference.begin and not session.patient:
+                begun = begun_by.setdefault((beginning_digest(session), side[index]), index)
+                if find(index) != find(begun):
+                    alike_prompts.setdefault(begun, []).append(course.id)
+                    leader[find(index)] = find(begun)
+        for session in course.sessions:
             finder.add(session)
             session_ids.append(session.id)
             course_of[session.id] = index
@@ -198,6 +210,9 @@ def _linked(courses: Sequence[Course], config: SplitConfig, own: Mapping[str, st
             openings.add(course.sessions[0])
     for patient, sides in _sides_by_patient(first_of).items():
         leaks.append(f"patient {patient} is in {' and in '.join(sides)}")
+    for (digest, own_side), index in begun_by.items():
+        if own_side and (other := begun_by.get((digest, ""))) is not None:
+            leaks.append(f"the prompt of {courses[index].id} begins as that of {courses[other].id}")
     repeats: set[frozenset[str]] = set()
     for double in finder.pairs(config.near_duplicate):
         later_session, earlier_session = session_ids[double.index], session_ids[double.other]
@@ -217,6 +232,10 @@ def _linked(courses: Sequence[Course], config: SplitConfig, own: Mapping[str, st
         f"{', '.join(course.id for course in group)}: one patient"
         for group in groups.values()
         if len(group) > 1 and len({course.patient for course in group}) == 1
+    ]
+    together += [
+        f"{listed([courses[first].id, *others])}: pairs without a patient whose prompts begin alike"
+        for first, others in alike_prompts.items()
     ]
     return _Links([tuple(group) for group in groups.values()], together, leaks, alike)
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from cbtrain.transcripts.openings import Openings
+from cbtrain.transcripts.pair_counts import PAIR_QUANTITIES, PairCounts
+from cbtrain.transcripts.preference import all_turns
 from cbtrain.transcripts.types import PHASES, Corpus, Session
 
 QUANTITIES = ("turns", "words", "tokens")
@@ -42,6 +44,7 @@ class Statistics:
         self._count_tokens = count_tokens
         self._courses: set[str] = set()
         self._openings = Openings()
+        self._pairs = PairCounts()
         self._patients: set[str] = set()
         self._therapist = self._patient = self._repeated = self._empty = self._ignored = self._characters = 0
         # Eight bytes a session and quantity; the phase beside them as an index.
@@ -54,8 +57,10 @@ class Statistics:
             self._openings.add(session)
             self._courses.add(session.course)
         self._patients.add(session.patient or session.course)
+        if session.preference is not None:
+            self._pairs.add(session)
         self._ignored += session.ignored
-        self._characters += sum(len(turn.text) for turn in session.turns)
+        self._characters += sum(len(turn.text) for turn in all_turns(session))
         self._therapist += therapist
         self._patient += patient
         self._repeated += any(before.role == after.role for before, after in pairwise(session.turns))
@@ -67,7 +72,8 @@ class Statistics:
             self._values["tokens"].append(sum(self._count_tokens(turn.text) for turn in session.turns))
 
     def counts(self) -> dict[str, int]:
-        """Counts by name."""
+        """Counts by name. Turns and words of pairs are those of prompt and chosen answer; what is known of pairs alone
+        comes last."""
         return {
             "patients": len(self._patients),
             "courses": len(self._courses),
@@ -81,6 +87,7 @@ class Statistics:
             "sessions_with_repeated_speaker": self._repeated,
             "sessions_without_turns": self._empty,
             "repeated_openings": self._openings.count(),
+            **self._pairs.counts(),
         }
 
     def values(self, quantity: str, phase: str | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -94,6 +101,8 @@ class Statistics:
         for quantity in self._values:
             groups = {"all": self.values(quantity)} | {phase: self.values(quantity, phase) for phase in PHASES}
             by_quantity[quantity] = {name: _distribution(values) for name, values in groups.items() if len(values)}
+        for quantity in PAIR_QUANTITIES if len(self._pairs.values["chosen_words"]) else ():
+            by_quantity[quantity] = {"all": _distribution(np.array(self._pairs.values[quantity], np.int64))}
         return by_quantity
 
 

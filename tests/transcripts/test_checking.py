@@ -3,6 +3,7 @@
 import pytest
 
 from cbtrain.transcripts.checking import KINDS, check
+from cbtrain.transcripts.preference import pair_session
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.reading import read
 from cbtrain.transcripts.types import Session, Turn
@@ -18,6 +19,13 @@ PASTED = "Hi, I'm back. Here is the summary:\n" + SUMMARY.partition("\n")[2] + "
 
 def session(number, *turns, **more):
     return Session("c", number, tuple(Turn(role, text) for role, text in turns), f"c.jsonl:{number}", **more)
+
+
+def pair(number, *said):
+    """A pair of the last two texts, which answer the others."""
+    *prompt, chosen, rejected = said
+    turns = [(P if index % 2 == 0 else T, text) for index, text in enumerate(prompt)]
+    return pair_session(session(number, *turns), [Turn(T, chosen)], [Turn(T, rejected)])
 
 
 def regular(number, pasted="Hi, I am here."):
@@ -56,6 +64,8 @@ PLANTED = {
     "markup": ([session(1, (P, "Hi &amp; bye."), (T, "Yes."))], 1),
     "transcriber_note": ([session(1, (P, "Hi."), (T, "Yes (sighs), I [inaudible 00:12] it."))], 2),
     "end_marker": ([session(1, (P, "Hi."), (T, "Bye.\nCONVERSATION ENDED"))], 2),
+    "shared_prompt": ([pair(1, "Hi.", "Yes?", "No."), pair(2, "hi. ", "Go on.", "Bye.")], None),
+    "nested_prompt": ([pair(1, "Hi.", "Yes?", "No."), pair(2, "Hi.", "Yes?", "I fail.", "At what?", "No.")], None),
     "personal_data": ([session(1, (P, "Hi."), (T, "Write to me at ann.lee@clinic.example.org."))], 2),
 }
 

@@ -19,12 +19,13 @@ from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.reading import READERS, locate, read
 from cbtrain.transcripts.stats import stats
 from cbtrain.transcripts.types import Session, Turn
-from cbtrain.transcripts.writing import RECORDS, write_sessions
+from cbtrain.transcripts.writing import PAIR_RECORDS, RECORDS, write_sessions
 
 LINE = json.dumps(
     {"schema": "cbtrain.session/1", "course": "a", "session": 1, "turns": [{"role": "patient", "text": "Hé."}]},
     ensure_ascii=False,
 )
+SAID = {"role": "therapist", "text": "Go on."}
 
 
 def second(number):
@@ -189,18 +190,19 @@ def test_nothing_is_left_behind_when_reading_fails_while_writing(tmp_path):
 def use_everything(path, format):
     """All that is done with a corpus once it is read."""
     corpus = read(path, format, skip_bad=True)
+    pairs = next(corpus.sessions()).preference is not None
     profiles = {course.id: course.profile for course in corpus.courses if course.profile}
     list(check(corpus.sessions(), profiles))
     stats(corpus)
     clean(corpus, CleaningPolicy())
     with tempfile.TemporaryDirectory() as out:
-        for layout in RECORDS:
+        for layout in PAIR_RECORDS if pairs else RECORDS:
             write_sessions(corpus.sessions(), profiles.values(), Path(out) / layout, layout)
 
 
 KEYS = (
     "schema course session turns role text messages content conversations from value transcript profile "
-    "characteristics facts patient id name"
+    "characteristics facts patient id name prompt chosen rejected weight"
 ).split()
 value = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -213,6 +215,10 @@ known = st.sampled_from(
         json.dumps({"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "\u2028"}]}),
         json.dumps({"conversations": [{"from": "human", "value": "Patient: Hi.\nTherapist: \x00"}]}),
         json.dumps({"transcript": "Patient: Hi.\nTherapist: Hello. Session Summary:\n- x"}),
+        json.dumps({"prompt": "Hi.", "chosen": [{"role": "assistant", "content": "Go on."}], "rejected": "No."}),
+        json.dumps(
+            {"schema": "cbtrain.pair/1", "prompt": [], "chosen": [SAID], "rejected": [{**SAID, "text": "\u2028"}]}
+        ),
         "Session Number: 3\n\nPatient: Hi.\nTermination Details:\nReason: x\nDetails: y\n\nSession Summary:\nz",
     ]
 )
@@ -237,6 +243,7 @@ FILES = {
     "author": "depression_set_1/session_1.json",
     "simulations": "CBT_Simulations/A/CBT_Depression_Simulations_B/session_1_x.txt",
     "cbtrain": "sessions.jsonl",
+    "pairs": "pairs.jsonl",
     "messages": "a.jsonl",
     "sharegpt": "a.json",
     "records": "a.ndjson",

@@ -86,7 +86,7 @@ def test_documented_shapes_are_read(tmp_path, name, ending):
         ({"text": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>"}, r"chat template has rendered \(ChatML: <\|im_start\|>\)"),
         ({"prompt": "<start_of_turn>user\nHi<end_of_turn>", "completion": "Hello"}, r"rendered \(Gemma: <start_of_turn>\)"),
         ({"segments": [{"label": False, "text": "[INST] Hi [/INST]"}, {"label": True, "text": "Hello"}]}, r"rendered \(Llama 2 or Mistral"),
-        ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go"}, r"preferences \(chosen, rejected\), not sessions"),
+        ({"prompt": "Hi", "chosen": 1, "rejected": 2}, "preferences whose chosen and rejected are neither texts nor lists"),
         ({"prompt": "Hi", "completion": "Go", "label": False}, r"preferences \(KTO\)"),
         ({"messages": ROLES, "label": False}, r"preferences \(KTO\)"),
         ({"messages": [ROLES[0], {**ROLES[1], "train_detail": [{"train": True}, {"train": False}]}]}, "message 2: train_detail has a part"),

@@ -19,7 +19,7 @@ from cbtrain.study.sweep.folder import read_note, write_note
 from cbtrain.study.sweep.prepare import PreparedRun
 from cbtrain.tokens.cache import TokenStore
 from cbtrain.training.validation import measure_loss
-from cbtrain.transcripts.cleaning import fingerprint
+from cbtrain.transcripts.cleaning import fingerprint_of
 from cbtrain.transcripts.types import Course
 
 HELD_OUT = "held_out"
@@ -94,7 +94,7 @@ def _why_not(run: PreparedRun, reference: PreparedRun) -> str | None:
 
 
 def _sessions_of(courses: Sequence[Course]) -> set[bytes]:
-    return {fingerprint(session.turns) for course in courses for session in course.sessions}
+    return {fingerprint_of(session) for course in courses for session in course.sessions}
 
 
 def measure_missing(run: PreparedRun, comparison: Comparison, folder: Path, decoder: Callable[[], Decoder]) -> None:

@@ -55,10 +55,10 @@ class CorpusMap(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    each: Literal["turn", "pair", "session", "text"] | None = Field(
+    each: Literal["turn", "pair", "session", "text", "preference"] | None = Field(
         None,
         description="what one record, row or file is: a turn, a patient's and a therapist's turn, a session with a "
-        "list of turns, or a text with labels (files of text: always text)",
+        "list of turns, a text with labels (files of text: always text), or a chosen and a rejected answer",
     )
     turns: Keys = Field([], description="session: the list of turns; several keys are joined in their order")
     text: Key | None = Field(None, description="the words: of a turn, or the labelled text")
@@ -70,6 +70,12 @@ class CorpusMap(BaseModel):
     ignore: Names = Field([], description="speakers whose turns are left out, counted")
     system_speaker: Names = Field([], description="speakers whose turns, before all others, are the system prompt")
     alternate: Role | None = Field(None, description="no speaker is named: who speaks first; then they take turns")
+    prompt: Key | None = Field(
+        None,
+        description="preference: what is answered (default: what both answers begin with); 'a + b' joins two texts",
+    )
+    chosen: Key | None = Field(None, description="preference: the better answer, a text or a list of messages")
+    rejected: Key | None = Field(None, description="preference: the worse answer")
     history: Key | None = Field(None, description="pair: earlier pairs, a list of [patient's, therapist's words]")
     course: Key | None = Field(None, description="the course a session belongs to (default: each session its own)")
     session: Key | None = Field(None, description="turn: rows of one value are one session; else its number")
@@ -77,7 +83,9 @@ class CorpusMap(BaseModel):
     order: Key | None = Field(None, description="turn: sort the rows of a session by this number")
     unique: Keys = Field([], description="turn: rows with the same values of these keys count once")
     facts: Keys = Field([], description="what else to keep of a session, by key (default: all other values)")
-    weight: Key | None = Field(None, description="of a turn in the loss: 0 is context only (also true and false)")
+    weight: Key | None = Field(
+        None, description="of a turn in the loss: 0 is context only (also true and false); preference: of the pair"
+    )
     system: Key | None = Field(None, description="the system prompt of a session")
     markup: Literal["keep", "strip"] = Field("keep", description="strip: HTML tags go, entities become characters")
     drop: Names = Field([], description="patterns (regular expressions): lines of a text that they match are left out")
@@ -104,6 +112,7 @@ class CorpusMap(BaseModel):
             "pair": self.patient and self.therapist,
             "session": self.turns,
             "text": True,
+            "preference": self.chosen and self.rejected,
             None: True,
         }
         if not needed[self.each]:
@@ -111,12 +120,15 @@ class CorpusMap(BaseModel):
                 "turn": "text, and speaker or alternate",
                 "pair": "the columns patient and therapist",
                 "session": "turns",
+                "preference": "chosen and rejected",
             }
             raise ValueError(f"each: {self.each} needs {lacking[str(self.each)]}")
         if self.each == "pair" and len(self.patient) != len(self.therapist):
             raise ValueError("each: pair needs as many columns of the patient as of the therapist")
         if self.each != "pair" and (both := {*map(str.casefold, self.patient)} & {*map(str.casefold, self.therapist)}):
             raise ValueError(f"{min(both)!r} is patient and therapist")
+        if self.each == "preference" and self.session:
+            raise ValueError("each: preference has no session: a pair is a course of its own")
         if self.speaker and self.alternate:
             raise ValueError("speaker and alternate exclude each other")
         return self

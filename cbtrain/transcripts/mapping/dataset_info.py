@@ -33,12 +33,12 @@ def _of_dataset(path: Path, corpus: Path) -> CorpusMap:
 def _map_of(entry: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
     """Return the keys of a map for one entry; missing columns and tags have LLaMA-Factory's defaults."""
     columns, tags = entry.get("columns") or {}, entry.get("tags") or {}
-    if entry.get("ranking"):
-        raise UserError("preferences (ranking), not sessions", where=f"{path}: {name}", hint="Name another entry.")
     if columns.get("kto_tag"):
         raise UserError("preferences (kto_tag), not sessions", where=f"{path}: {name}", hint="Name another entry.")
     system = {"system": columns["system"]} if columns.get("system") else {}
     formatting = entry.get("formatting", "alpaca")
+    if entry.get("ranking"):
+        return _preference(columns, tags, formatting) | system
     if formatting in ("sharegpt", "openai"):
         openai = formatting == "openai"
         return {
@@ -58,3 +58,21 @@ def _map_of(entry: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
         response = columns.get("response", "output")
         return {"each": "pair", "patient": f"{prompt} + {query}", "therapist": response, **history, **system}
     raise UserError(f"unknown formatting {formatting!r}", where=f"{path}: {name}", hint="Write a map in YAML.")
+
+
+def _preference(columns: dict[str, Any], tags: dict[str, Any], formatting: str) -> dict[str, Any]:
+    """Return the keys for pairs of answers (``ranking``)."""
+    keys = {"each": "preference", "chosen": columns.get("chosen", "chosen")}
+    keys["rejected"] = columns.get("rejected", "rejected")
+    if formatting == "alpaca":
+        prompt, query = columns.get("prompt", "instruction"), columns.get("query", "input")
+        return keys | {"prompt": f"{prompt} + {query}"}
+    openai = formatting == "openai"
+    return keys | {
+        "prompt": columns.get("messages", "messages" if openai else "conversations"),
+        "speaker": tags.get("role_tag", "role" if openai else "from"),
+        "text": tags.get("content_tag", "content" if openai else "value"),
+        "patient": [tags.get("user_tag", "user" if openai else "human")],
+        "therapist": [tags.get("assistant_tag", "assistant" if openai else "gpt")],
+        "system_speaker": [tags.get("system_tag", "system")],
+    }

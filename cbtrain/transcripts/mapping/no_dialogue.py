@@ -50,7 +50,8 @@ def no_dialogue(content: Any) -> tuple[str, str] | None:
     if not isinstance(content, Mapping):
         return None
     if "chosen" in content and "rejected" in content:
-        return "preferences (chosen, rejected), not sessions", "Name a file for supervised fine-tuning."
+        what = "preferences whose chosen and rejected are neither texts nor lists of messages"
+        return what, "Name the keys of both answers: each: preference, chosen and rejected of a map (--map)."
     if is_judged(content):
         what = "answers with a label, true or false: preferences (KTO), of which some are not to be learnt"
         return what, "Name a file for supervised fine-tuning; if label means something else, write a map with each."

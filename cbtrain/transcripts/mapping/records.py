@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from cbtrain.transcripts.mapping.config import CorpusMap, is_pattern
 from cbtrain.transcripts.mapping.keys import MISSING, first_key, in_path, look_up
 from cbtrain.transcripts.mapping.names import IDS
 from cbtrain.transcripts.mapping.pairs import add_pairs, no_key
+from cbtrain.transcripts.mapping.preferences import PreferenceReader, preference_shape
 from cbtrain.transcripts.mapping.shapes import WHOLE, describe
 from cbtrain.transcripts.mapping.turns import (
     FIX,
@@ -31,6 +31,8 @@ from cbtrain.transcripts.mapping.turns import (
     time_of,
     weight_of,
 )
+from cbtrain.transcripts.mapping.values import optional_text, place_of
+from cbtrain.transcripts.preference import pair_session
 from cbtrain.transcripts.readers.options import ReadOptions
 from cbtrain.transcripts.types import Session
 
@@ -60,6 +62,7 @@ class RecordReader:
     corpus_map: CorpusMap
     options: ReadOptions
     _speakers: Speakers = field(init=False)
+    _preferences: PreferenceReader = field(init=False)
     _numbers: Counter[str] = field(init=False, default_factory=Counter)
     _keys: frozenset[str] = field(init=False)
     """Keys of a record that the map names."""
@@ -70,6 +73,9 @@ class RecordReader:
 
     def __post_init__(self) -> None:
         self._speakers = Speakers(self.corpus_map, self.options.labels)
+        self._preferences = PreferenceReader(
+            self.corpus_map, self._speakers, replace(self.options, map=self.corpus_map)
+        )
         self._keys = frozenset(first_key(key) for key in _keys_of(self.corpus_map))
         keys = (self.corpus_map.course, self.corpus_map.session)
         self._session_keys = [key for key in keys if key and not is_pattern(key)]
@@ -92,6 +98,10 @@ class RecordReader:
 
     def _session(self, record: Any, number: int, where: str, file: SourceFile) -> Session | None:
         """Return one record as a session; None if it is a pair without two texts."""
+        if self.corpus_map.each == "preference":
+            pair = self._preferences.read(record, where)
+            session = self._with_identity(pair.dialogue, record, number, where, file)
+            return pair_session(session, pair.chosen, pair.rejected, pair.weight)
         dialogue, preamble = Dialogue(), ""
         if self.corpus_map.each == "pair":
             self._add_pairs(dialogue, record, where)
@@ -119,6 +129,9 @@ class RecordReader:
             elif len(self.corpus_map.turns) > 1 and (value is None or isinstance(value, str | int | float)):
                 messages.append(text_of(value, repr(key), where))  # also if empty: the next column has its own speaker
             else:
+                if isinstance(record, Mapping) and preference_shape(record):
+                    hint = "Put pairs into a file of their own."
+                    raise UserError("a pair of answers among sessions", where=where, hint=hint)
                 problem = f"no list of turns under {key!r}: {describe(record)}"
                 raise UserError(problem, where=where, hint=GUESS)
         return messages
@@ -208,7 +221,7 @@ class RecordReader:
                 self.options.note("rows that repeat another one (unique)", len(rows) - len(first))
             rows = list(first.values())
         if order:
-            places = [_place(look_up(row, order), order, where) for where, row in rows]
+            places = [place_of(look_up(row, order), order, where) for where, row in rows]
             doubled = next((row_order for row_order, count in Counter(places).items() if count > 1), None)
             if doubled is not None:
                 where = rows[places.index(doubled)][0]
@@ -248,11 +261,16 @@ class RecordReader:
         course = self._value("course", record, where, file)
         if course is None:
             course = self._default_course(record, number, file, used)
-        session_number = self._number(course, record, where, file, used)
+        if self.corpus_map.each == "preference":  # a prompt's id comes with all its pairs
+            self._numbers[course] += 1
+            course = course if self._numbers[course] == 1 else f"{course}#{self._numbers[course]}"
+            session_number = 1
+        else:
+            session_number = self._number(course, record, where, file, used)
         patient = self._value("patient_id", record, where, file)
         if patient is None:
-            patient = _optional_text(record, "patient" if "patient" in record else "patient_id", where, used)
-        preamble = preamble or _optional_text(record, "preamble", where, used)
+            patient = optional_text(record, "patient" if "patient" in record else "patient_id", where, used)
+        preamble = preamble or optional_text(record, "preamble", where, used)
         facts = self._facts(record, used, where)
         system = list(dialogue.system)
         key = self.corpus_map.system or "system"
@@ -355,31 +373,8 @@ def _keys_of(corpus_map: CorpusMap) -> list[str]:
     single = (corpus_map.text, corpus_map.speaker, corpus_map.course, corpus_map.session, corpus_map.patient_id)
     columns = [*corpus_map.patient, *corpus_map.therapist] if corpus_map.each == "pair" else []
     pairs = [key for column in columns for key in (column, *column.split(" + "))]
+    if corpus_map.each == "preference":
+        prompt = corpus_map.prompt or ""
+        pairs = [prompt, *prompt.split(" + "), corpus_map.chosen or "", corpus_map.rejected or "", "weight"]
     several = (corpus_map.order, corpus_map.weight, corpus_map.system, corpus_map.history, *corpus_map.turns, *pairs)
     return [key for key in (*single, *several) if key]
-
-
-def _place(value: Any, order: str, where: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if math.isfinite(number):
-        return number
-    raise UserError(f"{order} {value!r} is not a number", where=where, hint=FIX)
-
-
-def _optional_text(record: Mapping[str, Any], key: str, where: str, used: set[str]) -> str:
-    if key not in record or key in used:
-        return ""
-    used.add(key)
-    value = record[key]
-    if value is None or value != value:  # NaN, an empty cell of a data frame
-        return ""
-    if isinstance(value, float) and value.is_integer():  # a column of numbers with an empty cell
-        return str(int(value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise UserError(f"{key} is not a text", where=where, hint=FIX)
-    return value

@@ -10,6 +10,7 @@ from cbtrain.transcripts.labels import TEXT_LABELS
 from cbtrain.transcripts.mapping.config import CorpusMap
 from cbtrain.transcripts.mapping.names import ORDER, PAIRS, PATIENT_ID, SESSION, SPEAKER, TEXT, TURNS, texts_of
 from cbtrain.transcripts.mapping.no_dialogue import is_judged, template_of
+from cbtrain.transcripts.mapping.preferences import preference_shape
 from cbtrain.transcripts.types import Role
 
 MOST_NAMES = 12
@@ -41,6 +42,8 @@ def shape_of(content: Any, labels: Mapping[str, Role]) -> CorpusMap | None:
         return _list_shape(content, WHOLE, labels)
     if not isinstance(content, Mapping) or is_judged(content):
         return None
+    if preference := preference_shape(content):
+        return preference
     for key in TURNS:
         value = content.get(key)
         if isinstance(value, list) and (shape := _list_shape(value, key, labels)):

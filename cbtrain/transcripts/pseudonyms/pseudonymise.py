@@ -12,11 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 
 from cbtrain.transcripts.labels import TEXT_LABELS, names_of
+from cbtrain.transcripts.preference import all_turns
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.pseudonyms.lists import Lists
 from cbtrain.transcripts.pseudonyms.names import WORD, NameFinder
 from cbtrain.transcripts.pseudonyms.shapes import MONTH_NAME, Span, shaped_spans
-from cbtrain.transcripts.types import Corpus, Course, Session
+from cbtrain.transcripts.types import Corpus, Course, Session, Turn
 
 LOWER = re.compile(r"(?<![^\W\d_])[a-z][a-z'’-]{0,40}")
 CAPITAL = re.compile(r"(?<=[a-z,] )[A-Z][a-z'’-]{0,40}")
@@ -200,12 +201,18 @@ def _date_key(date: str) -> str:
 
 def _changed(course: Course, change: Callable[[str], str]) -> Course:
     """Return a copy of ``course`` with ``change`` made in all its texts."""
+
+    def changed(turns: Iterable[Turn]) -> tuple[Turn, ...]:
+        return tuple(replace(turn, text=change(turn.text)) for turn in turns)
+
     sessions = [
         replace(
             session,
-            turns=tuple(replace(turn, text=change(turn.text)) for turn in session.turns),
+            turns=changed(session.turns),
             preamble=change(session.preamble),
             facts={name: change(value) for name, value in session.facts.items()},
+            preference=session.preference
+            and replace(session.preference, rejected=changed(session.preference.rejected)),
         )
         for session in course.sessions
     ]
@@ -252,7 +259,7 @@ def _texts(courses: Iterable[Course]) -> Iterator[str]:
             for value in profile.characteristics.values():
                 yield from [value] if isinstance(value, str) else value
         for session in course.sessions:
-            yield from (turn.text for turn in session.turns)
+            yield from (turn.text for turn in all_turns(session))
             yield from session.facts.values()
 
 
@@ -261,7 +268,7 @@ def _count_words(corpus: Corpus) -> tuple[Counter[str], Counter[str]]:
     lower_words: Counter[str] = Counter()
     capital_words: Counter[str] = Counter()
     for session in corpus.sessions():
-        for turn in session.turns:
+        for turn in all_turns(session):
             lower_words.update(LOWER.findall(turn.text))
             capital_words.update(word.lower() for word in CAPITAL.findall(turn.text))
     return lower_words, capital_words

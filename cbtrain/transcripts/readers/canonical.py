@@ -23,11 +23,14 @@ from cbtrain.transcripts.types import Session, Turn
 
 SESSIONS = ("sessions.jsonl", "sessions.jsonl.gz")
 SESSION_SCHEMA = "cbtrain.session/1"
+PAIR_SCHEMA = "cbtrain.pair/1"
 PROFILES = ("profiles.jsonl", "profiles.jsonl.gz")
 """Profiles beside the sessions of any JSON format."""
 
 
-class _Turn(BaseModel):
+class TurnRecord(BaseModel):
+    """A turn of a session or a pair."""
+
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["patient", "therapist"]
@@ -42,7 +45,7 @@ class SessionRecord(BaseModel):
 
     course: str = Field(min_length=1)
     session: int = Field(ge=0)
-    turns: list[_Turn]
+    turns: list[TurnRecord]
     patient: str = ""
     preamble: str = ""
     facts: dict[str, str] = Field(default_factory=dict)
@@ -72,6 +75,8 @@ def parse_record(content: dict[str, Any], where: object) -> SessionRecord:
     """Return ``content`` as a session. Raises UserError on another schema, and on unknown, missing or wrong keys."""
     content = dict(content)
     schema = content.pop("schema", None)
+    if schema == PAIR_SCHEMA:
+        raise UserError("a pair of answers among sessions", where=where, hint="Put pairs into a file of their own.")
     if schema != SESSION_SCHEMA:
         hint = f'Each line is an object with "schema": "{SESSION_SCHEMA}".'
         raise UserError(f"schema {schema!r} is not {SESSION_SCHEMA!r}", where=where, hint=hint)
