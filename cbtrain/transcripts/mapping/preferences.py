@@ -96,7 +96,9 @@ class PreferenceReader:
         answers = (chosen, rejected)
         if prompt is None or (self._is_title(record) and all(_opens(answer.turns, prompt.turns) for answer in answers)):
             begun = self._begun(record, chosen, rejected, where)
-            if prompt is not None and words(prompt.turns) != words(begun.turns[-len(prompt.turns) :]):
+            if not begun.turns:
+                self.options.note("prompts, which are missing: both answers begin with the therapist", 1, where)
+            if prompt is not None and words(prompt.turns) != words(begun.turns[: len(prompt.turns)]):
                 self.options.note("prompts unlike the turns with which both answers begin; those are read", 1, where)
             return PreferenceRecord(begun, chosen.turns[len(begun.turns) :], rejected.turns[len(begun.turns) :], weight)
         if chosen.system != rejected.system or (chosen.system and prompt.system not in ([], chosen.system)):
@@ -126,8 +128,10 @@ class PreferenceReader:
         value = look_up(record, key)
         if value is MISSING:
             there = ", ".join(map(str, record)) if isinstance(record, Mapping) else type(record).__name__
-            problem = f"no {key!r} among {there[:200]}: no pair of answers"
-            raise UserError(problem, where=where, hint="Pairs and sessions need files of their own.")
+            hint = "Pairs and sessions need files of their own."
+            if key == self.corpus_map.prompt:
+                hint = "Give each pair of the file a prompt, or none; a map (--map) names it under another key."
+            raise UserError(f"no {key!r} among {there[:200]}: no pair of answers", where=where, hint=hint)
         messages = _messages(value)
         if messages is None:
             return self._turns_of(text_of(value, key, where), role, where)
