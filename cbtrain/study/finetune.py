@@ -158,8 +158,8 @@ def unused_lora(settings: StageConfig) -> bool:
 def validation_text(result: TrainingResult) -> str:
     before, after = result.validation_before, result.validation_best
     if result.pairs:
-        share = f"{result.pairs['accuracy']:.1%} of the validation pairs ranked rightly at its best"
-        return f"{share}, {result.pairs_before['accuracy']:.1%} before"
+        before_and_best = (f"{pairs['accuracy']:.1%}" for pairs in (result.pairs_before, result.pairs))
+        return "validation pairs ranked rightly: {} before, {} at its best".format(*before_and_best)
     if before is None:
         return "no validation, the last weights"
     best = f"{after:.3f} at its best" if after is not None else "never finite"

@@ -170,7 +170,8 @@ def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
     joint = ["joint steps"] * any(run.joint_steps for run in results.runs)
     forgotten = ["general text"] * any(run.general_rise is not None for run in results.runs)
     ranked = ["ranked rightly"] * any(run.accuracy is not None for run in runs)
-    columns = [*ranked, "held-out loss", "best step", *forgotten, "tokens", *joint, "ended by"]
+    ends = [] if ranked else ["ended by"]  # names of such runs are long
+    columns = [*ranked, "held-out loss", *(["best step"] if not ranked else []), *forgotten, "tokens", *joint, *ends]
     if joint or forgotten or ranked:  # on two lines: else 80 letters leave none for the words at the end
         columns = [name.replace(" ", "\n") for name in columns]
     table: Table = table_of("run", *columns, "differs by", words=1)
@@ -182,11 +183,11 @@ def _table(runs: Sequence[RunResult], results: SweepResults) -> Table:
             numbers = [
                 *(wording.NONE if run.accuracy is None else f"{run.accuracy:.1%}" for _ in ranked),
                 wording.fixed(run.held_out_loss, 4),
-                wording.NONE if run.best_step is None else f"{run.best_step:,}",
+                *([] if ranked else [wording.NONE if run.best_step is None else f"{run.best_step:,}"]),
                 *(percent(run.general_rise) for _ in forgotten),
                 wording.thousands(run.tokens),
                 *(f"{run.joint_steps:,} of {run.steps:,}" for _ in joint),
-                run.stopped,
+                *([run.stopped] if ends else []),
             ]
         words = "failed" if run.failed else in_words(run.differs, DIFFERS)
         table.add_row(f"{run.name} *" if best else run.name, *numbers, words, style="bold" if best else "")

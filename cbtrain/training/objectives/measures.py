@@ -28,9 +28,10 @@ MEASURES = (
     "gain_chosen",
     "gain_rejected",
 )
-"""Sums over pairs. ``right`` counts those with a margin above 0; ``chosen`` and ``rejected`` are log-probabilities,
-``odds_…`` log odds; ``gain_…`` are log-ratios of model and base, over the ``compared`` pairs of which the base's
-log-probabilities are known."""
+"""Sums over pairs. ``right`` counts those with a margin above 0, and half of those with none: before training a model
+prefers nothing more than its base does. ``chosen`` and ``rejected`` are log-probabilities, ``odds_…`` log odds;
+``gain_…`` are log-ratios of model and base, over the ``compared`` pairs of which the base's log-probabilities are
+known."""
 
 
 def measures_of(answers: Answers, values: Tensor, margin: Tensor, reference: Tensor | None) -> Tensor:
@@ -44,7 +45,7 @@ def measures_of(answers: Answers, values: Tensor, margin: Tensor, reference: Ten
             ones,
             answers.weights,
             answers.weights * values,
-            (margin > 0).to(margin.dtype),
+            ((1 + margin.sign()) / 2).to(margin.dtype),
             margin,
             answers.chosen,
             answers.rejected,
@@ -65,7 +66,7 @@ def nothing(device: torch.device) -> Tensor:
 def means_of(sums: Sequence[float]) -> dict[str, Any]:
     """Return what is told of pairs with these ``sums``: nothing if there is none.
 
-    ``accuracy`` is the share of pairs with a margin above 0; ``chosen`` and ``rejected`` are log-probabilities of a
+    ``accuracy`` is the share of pairs that are ``right``; ``chosen`` and ``rejected`` are log-probabilities of a
     token, ``odds_…`` log odds, ``gain_…`` log-ratios of model and base on a whole answer, all in nats; ``…_tokens`` the
     mean lengths of answers.
     """

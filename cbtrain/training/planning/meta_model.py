@@ -15,6 +15,7 @@ from cbtrain.model.adapters.adapter import Adapter
 from cbtrain.model.adapters.dropout import KeyedDropout
 from cbtrain.model.adapters.linears_adapter import LinearsAdapter
 from cbtrain.model.adapters.methods import attach
+from cbtrain.model.attention.branches import Borders
 from cbtrain.model.decoder import Attend, Decoder
 from cbtrain.model.fused.obstacles import join_weights
 from cbtrain.model.linears.dense import DenseLinear
@@ -73,7 +74,8 @@ class MetaDecoder(Decoder):
     def kind(self) -> str:
         return self.scenario.device
 
-    def packed(self, cu_seqlens: Sequence[int]) -> Attend:  # type: ignore[override]
+    def packed(self, cu_seqlens: Sequence[int], borders: Sequence[Borders] = ()) -> Attend:
+        assert not borders, "a pair of answers is planned as one document"
         window = self.architecture.sliding_window
         return stand_in(self.scenario.attention, self.scenario.device, cu_seqlens, window)
 
