@@ -17,24 +17,30 @@ if TYPE_CHECKING:
 MOST_DRAWS = 1_000_000
 """More take memory and change no digit that is printed."""
 
+PAPER = "paper"
+PROTOCOLS = ("default", "tahir2024", "tahir2025", PAPER)
+NOT_OF_2025 = ("transcripts", "map", "rubric", "arms", "judge", "long")
+"""Options that the 2025 study's analysis has no use for: its table says all that they would."""
+
 
 def add(commands: Commands) -> None:
     analyze = add_command(
         commands,
         "analyze",
         _analyze,
-        "compare arms from scores, the patient as the unit, or as the 2024 study did",
-        "Reads a run folder (scores.csv, human_scores.csv, sessions.jsonl), tables of scores, or the 2024 "
-        "study's all_scores_with_patients.csv.",
+        "compare arms from scores, the patient as the unit, or as the two studies did",
+        "Reads a run folder (scores.csv, human_scores.csv, sessions.jsonl), tables of scores, the 2024 study's "
+        "all_scores_with_patients.csv, or the 2025 study's scores.csv.",
     )
     analyze.add_argument(
         "scores", type=Path, nargs="+", metavar="SCORES", help="a run folder, or tables of scores (CSV)"
     )
     analyze.add_argument(
         "--protocol",
-        choices=("default", "paper"),
+        choices=PROTOCOLS,
         default="default",
-        help="default: planned contrasts by patient; paper: the 2024 study's own mixed model, to reproduce it",
+        help="default: planned contrasts by patient; tahir2024, tahir2025: that study's own mixed model, to reproduce "
+        "it, of 2025 also what it left out; paper: the older name of tahir2024",
     )
     analyze.add_argument(
         "--transcripts",
@@ -95,20 +101,29 @@ def check_bootstrap(parsed: argparse.Namespace) -> None:
 
 
 def _analyze(parsed: argparse.Namespace) -> None:
+    check_bootstrap(parsed)
+    protocol = "tahir2024" if parsed.protocol == PAPER else parsed.protocol
+    if protocol == "tahir2025":
+        _analyze_tahir2025(parsed)
+    else:
+        _analyze_ratings(parsed, protocol)
+
+
+def _analyze_ratings(parsed: argparse.Namespace, protocol: str) -> None:
+    """Print the analysis of tables in which a row is a rating of a session, by any other protocol."""
     from cbtrain.eval.analysis.analyze import analysis
     from cbtrain.eval.analysis.long_table import write_long_table
     from cbtrain.eval.analysis.mixed_models.tahir2024 import DoesNotFit
     from cbtrain.study.evaluation.analysis_report import report_of
     from cbtrain.study.evaluation.scores import load_scores
 
-    check_bootstrap(parsed)
     _check_long(parsed)
     named = {name: getattr(parsed, name) for name in ("rubric", "judge", "transcripts", "metadata", "arms")}
     study = load_scores(parsed.scores, **named, mapping=_mapping(parsed.map))
     try:
         results = analysis(
             study.ratings,
-            parsed.protocol,
+            protocol,
             study.outcomes,
             primary_judges=study.primary_judges,
             rotating=study.rotating,
@@ -117,11 +132,23 @@ def _analyze(parsed: argparse.Namespace) -> None:
         )
     except DoesNotFit as error:
         raise UserError(str(error), where=parsed.scores[0], hint="Take --protocol default, or other scores.") from None
-    show_results(results, (lambda: report_of(study, results)) if parsed.protocol == "default" else None, parsed)
+    show_results(results, (lambda: report_of(study, results)) if protocol == "default" else None, parsed)
     if parsed.long:
         paths = write_long_table(study.ratings, study.instrument, parsed.long)
         if not parsed.json:
             print(f"long table: {paths[0]}; its codebook: {paths[1].name}, {paths[2].name}")
+
+
+def _analyze_tahir2025(parsed: argparse.Namespace) -> None:
+    """Print the 2025 study's analysis. Raises UserError, also on options that it would ignore."""
+    from cbtrain.study.evaluation.tahir2025 import analyze_tahir2025
+
+    for name in NOT_OF_2025:
+        if getattr(parsed, name) is not None:
+            hint = "Leave it out, or take --protocol default."
+            raise UserError("the 2025 study's analysis does not use it", where=f"--{name}", hint=hint)
+    results = analyze_tahir2025(parsed.scores, parsed.metadata, draws=parsed.draws, seed=parsed.seed)
+    show_results(results, None, parsed)
 
 
 def _check_long(parsed: argparse.Namespace) -> None:
@@ -153,13 +180,14 @@ def show_results(results: dict[str, Any], make_report: Callable[[], Report] | No
     from rich.console import Console
 
     from cbtrain.eval.report.tables import show_analysis
-    from cbtrain.eval.report.write import write_report
     from cbtrain.files import write_atomic
 
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     page = None
     if parsed.out:
         if make_report:
+            from cbtrain.eval.report.write import write_report  # loads matplotlib
+
             page = write_report(make_report(), parsed.out, {"analysis.json": text + "\n"})
         else:
             write_atomic(parsed.out / "analysis.json", text + "\n")

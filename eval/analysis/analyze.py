@@ -42,9 +42,9 @@ def analysis(
 ) -> dict[str, Any]:
     """Return the analysis of ``ratings`` under its keys in JSON (schema ``cbtrain.analysis/1``); NaN becomes None.
 
-    ``protocol``: ``default``, or ``paper`` for the 2024 study's. ``outcomes``: of the sessions, rated or not, if known.
+    ``protocol``: ``default``, or ``tahir2024`` for that study's. ``outcomes``: of the sessions, rated or not, if known.
     ``primary_judges``, ``rotating``: see :func:`cbtrain.eval.analysis.agreement.panel.panel_of`. ``draws`` and
-    ``seed``: of the bootstrap. Raises DoesNotFit if the protocol ``paper`` does not apply to the table.
+    ``seed``: of the bootstrap. Raises DoesNotFit if the protocol ``tahir2024`` does not apply to the table.
     """
     results = {
         "schema": SCHEMA,
@@ -59,13 +59,12 @@ def analysis(
         "arms": [asdict(arm) for arm in ratings.arms.values()],
         "arms_found": describe_arms_found(ratings.arms),
     }
-    if protocol == "paper":
+    if protocol == "tahir2024":
         results |= _published(analyze_as_published(ratings))
     else:
         panel = panel_of(ratings, primary_judges, rotating=rotating)
         results |= _default(ratings, outcomes or {}, panel, draws, seed)
-    plain: dict[str, Any] = _plain(results)
-    return in_arm_order(plain)
+    return in_arm_order(plain(results))
 
 
 def _default(
@@ -210,12 +209,12 @@ def _without_total(ratings: Ratings) -> dict[str, int]:
     return {name: int((missing & (ratings.arm == name)).sum()) for name in ratings.arms}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return ``value`` with None for NaN and infinities, which JSON cannot hold."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -18,6 +18,7 @@ from cbtrain.eval.report.interaction import interaction_sentence
 from cbtrain.eval.report.notable import length_notes, spread_sentence
 from cbtrain.eval.report.schema.analysis import Analysis, CorrelationPart, LengthPart
 from cbtrain.eval.report.schema.estimates import ContrastRow
+from cbtrain.eval.report.tahir2025_tables import show_tahir2025
 
 WIDE = 116
 """Columns of a terminal that has room for all figures; narrower ones show the primary ones, and --json has the rest."""
@@ -25,11 +26,14 @@ WIDE = 116
 
 def show_analysis(results: dict[str, Any], console: Console) -> None:
     """Print ``results``, the return value of :func:`cbtrain.eval.analysis.analyze.analysis`."""
+    if results["protocol"] == "tahir2025":
+        show_tahir2025(results, console)
+        return
     analysis = Analysis.model_validate(results)
     _show_groups(analysis, console)
     if analysis.arms_found:
         _say(console, f"Arms, by their names or --arms: {analysis.arms_found}.")
-    if analysis.protocol == "paper":
+    if analysis.protocol == "tahir2024":
         _show_published(results, console)
     else:
         _show_contrasts(analysis, console)

@@ -293,7 +293,7 @@ class AgreementPart(Part):
 class Analysis(Part):
     """The planned contrasts and everything that checks them; a list is empty and a part None if it was not computed.
 
-    The 2024 study's own analysis (``protocol`` is ``paper``) has other keys, and no report.
+    The own analyses of the two studies (``protocol`` is ``tahir2024`` or ``tahir2025``) have other keys, and no report.
     """
 
     protocol: Text = ""
