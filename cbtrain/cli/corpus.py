@@ -45,8 +45,8 @@ def add(commands: Commands) -> None:
         "corpus",
         help=text,
         description=f"{text[0].upper()}{text[1:]}. PATH is a file or folder in any known layout (the 2024 study's "
-        "repository or simulations, our JSONL, OpenAI messages, ShareGPT, tables, labelled text, Word documents, "
-        "subtitles), or "
+        "repository or simulations, the 2025 study's dialogues, our JSONL, OpenAI messages, ShareGPT, tables, labelled "
+        "text, Word documents, subtitles), or "
         "'sample'. Nothing is ever sent anywhere.",
     )
     corpus.summary = text
@@ -158,7 +158,10 @@ def _add(
     parser.add_argument("--config", help="study config: its corpus, cleaning, split and tokens are used")
     add_settings(parser, example=example)
     parser.add_argument("--set", action="append", default=[], help=argparse.SUPPRESS)  # as settings once were given
-    add_reading(parser, "author, simulations, cbtrain, pairs, messages, sharegpt, records, table or text")
+    add_reading(
+        parser,
+        "author, simulations, dialogues, cbtrain, pairs, messages, sharegpt, records, table or text",
+    )
     return parser
 
 

@@ -49,6 +49,7 @@ LICENCES = (
 ORIGINS = {
     "author": "the training transcripts of Tahir 2024 (arXiv 2412.00251), synthetic",
     "simulations": "the simulated sessions of Tahir 2024 (arXiv 2412.00251)",
+    "dialogues": "the simulated dialogues of Tahir 2025 (arXiv 2509.09712)",
 }
 """Where a corpus comes from, by its format."""
 

@@ -48,7 +48,8 @@ class TranscriptsConfig(BaseModel):
         "sample", description="folder or file; 'sample' is the embedded, fictional corpus, 'sample-pairs' its pairs"
     )
     format: str = Field(
-        "auto", description="auto, author, simulations, cbtrain, pairs, messages, sharegpt, records, table or text"
+        "auto",
+        description="auto, author, simulations, dialogues, cbtrain, pairs, messages, sharegpt, records, table or text",
     )
     therapist_labels: list[str] = Field([], description="what the therapist is called, instead of the common names")
     patient_labels: list[str] = Field([], description="what the patient is called, instead of the common names")

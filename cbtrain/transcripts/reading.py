@@ -19,7 +19,7 @@ from cbtrain.transcripts.mapping.tables import TABLES
 from cbtrain.transcripts.metadata import load_metadata
 from cbtrain.transcripts.preference import refuse_mixed
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.readers import author, canonical, pairs, plain_text, records, simulations
+from cbtrain.transcripts.readers import author, canonical, dialogues, pairs, plain_text, records, simulations
 from cbtrain.transcripts.readers.options import Notes, ReadOptions
 from cbtrain.transcripts.source import OnBad, files_in, is_same, read_items, refuse, suffix_of
 from cbtrain.transcripts.types import Corpus, Course, Role, Session
@@ -58,6 +58,11 @@ READERS: dict[str, Reader] = {
     ),
     "simulations": Reader(
         "CBT_Simulations/, one arm of it, or one patient's folder", simulations.sessions, simulations.profiles
+    ),
+    "dialogues": Reader(
+        "the 2025 study's ARM/simulation_N_clean_dialogue.txt, or one arm's folder",
+        dialogues.sessions,
+        dialogues.profiles,
     ),
     "cbtrain": Reader(
         "sessions.jsonl, or a folder that holds one (cbtrain.session/1)", canonical.sessions, canonical.profiles
@@ -324,6 +329,7 @@ def _detect(path: Path, options: ReadOptions) -> str:
         for name, detects in (
             ("author", author.detects),
             ("simulations", simulations.detects),
+            ("dialogues", dialogues.detects),
             ("cbtrain", canonical.detects),
             ("pairs", pairs.detects),
         ):

@@ -87,8 +87,9 @@ def _published(outcome: Mapping[str, Any], console: Console) -> None:
     title = f"{outcome['name']}: differences as published (SE {se})"
     table = _table(console, title, "", "difference", "95 %", "p", "Holm–Šidák")
     for row in model["contrasts"]:
-        numbers = (fixed(row["estimate"], 3, signed=True), span(row["ci_low"], row["ci_high"], 2))
-        table.add_row(escape(row["name"]), *numbers, p_value(row["p"]), p_value(row["p_adjusted"]))
+        ends = span(row["ci_low"], row["ci_high"], 2)
+        ps = (p_value(row["p"]), p_value(row["p_adjusted"]))
+        table.add_row(escape(row["name"]), fixed(row["estimate"], 3, signed=True), ends, *ps)
     console.print(table)
 
 

@@ -242,6 +242,7 @@ def broken(draw):
 FILES = {
     "author": "depression_set_1/session_1.json",
     "simulations": "CBT_Simulations/A/CBT_Depression_Simulations_B/session_1_x.txt",
+    "dialogues": "arm/simulation_1_clean_dialogue.txt",
     "cbtrain": "sessions.jsonl",
     "pairs": "pairs.jsonl",
     "messages": "a.jsonl",

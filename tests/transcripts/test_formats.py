@@ -165,6 +165,32 @@ def test_simulations_are_read_only_where_they_are_named(tmp_path):
     assert only(folder)[1].turns == only(tmp_path / "Synthetic_Transcripts")[1].turns == TALK
 
 
+def test_the_2025_studys_dialogues(tmp_path):
+    text = 'Patient: I froze.\n\nTherapist: Let us play it.\nPartner: "Late again?"\nPatient says:\n\nPatient: Yes.\n'
+    for arm, number in (("orpo", 10), ("orpo", 9), ("sft", 9)):
+        file = tmp_path / "study" / "dialogues" / arm / f"simulation_{number}_clean_dialogue.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "study" / "scores.csv").write_text("session_id\n9\n")
+    for path in (tmp_path / "study", tmp_path / "study" / "dialogues"):
+        corpus = read(path)
+        assert corpus.format == "dialogues"
+        found = [(session.id, session.patient, session.facts) for session in corpus.sessions()]
+        assert found == [
+            ("orpo/9/1", "9", {"arm": "orpo"}),
+            ("orpo/10/1", "10", {"arm": "orpo"}),
+            ("sft/9/1", "9", {"arm": "sft"}),
+        ]
+    session = next(read(tmp_path / "study" / "dialogues" / "orpo").sessions())
+    acted = Turn("therapist", 'Let us play it.\nPartner: "Late again?"\nPatient says:')
+    assert session.turns == (Turn("patient", "I froze."), acted, Turn("patient", "Yes."))
+    assert session.source_words == len(text.split())
+    (tmp_path / "study" / "dialogues" / "orpo" / "simulation_9_clean_dialogue.txt").write_text("Nobody speaks.")
+    with pytest.raises(UserError, match="simulation_9_clean_dialogue.txt: no line begins with 'Patient:'"):
+        read(tmp_path / "study")
+    assert len(read(tmp_path / "study", skip_bad=True).skipped) == 1
+
+
 def test_compressed_files_read_the_same(tmp_path):
     for name, record in (
         ("a.jsonl", {"schema": "cbtrain.session/1", "course": "a", "session": 1, "turns": [

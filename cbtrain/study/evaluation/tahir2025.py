@@ -52,7 +52,7 @@ def analyze_tahir2025(paths: Sequence[Path], patients: Path | None, *, draws: in
         "ratings": len(scores.patients) * len(scores.arms),
         "patients": len(scores.patients),
         "judges": [JUDGE],
-        "arms": [asdict(Arm(name, *name.split("-"))) for name in scores.arms],
+        "arms": [_arm(name) for name in scores.arms],
         "notes": notes,
     }
     found: dict[str, Any] = plain({**head, **results})
@@ -67,6 +67,11 @@ def _table(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise UserError(f"no {SCORES[0]} in it", where=path, hint="Name the study's table of scores.")
+
+
+def _arm(name: str) -> dict[str, Any]:
+    objective, _, variant = name.partition("-")
+    return asdict(Arm(name, objective, variant))
 
 
 def _patients_near(table: Path) -> Path | None:

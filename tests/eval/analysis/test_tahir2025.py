@@ -1,0 +1,345 @@
+"""The 2025 study's analysis, from its own scores, at the printed precision; and beside it what the study left out."""
+
+import csv
+import json
+import math
+import re
+import warnings
+
+import numpy as np
+import pytest
+from places import TAHIR2025, needs_tahir2025
+from scipy import stats
+
+from cbtrain.cli.main import main
+from cbtrain.errors import UserError
+from cbtrain.eval.analysis.mixed_models.balanced import BOUNDARY, SumsOfSquares, fit_balanced
+from cbtrain.eval.analysis.mixed_models.reml import fit_reml
+from cbtrain.eval.analysis.resampling import holm_sidak
+from cbtrain.eval.analysis.tahir2025.scores import ARMS, COLUMNS, SUBSCALES, read_study_scores
+from cbtrain.study.evaluation.tahir2025 import analyze_tahir2025
+
+TABLES = TAHIR2025 / "tables"
+PRINTED = {"act_fm": "act_fm_total", "tes": "tes_mean"}
+"""What the study's tables call the outcomes."""
+LABELS = {
+    "instruct-thinking": "Instruct (COT)",
+    "instruct-plain": "Instruct (no COT)",
+    "ORPO-thinking": "ORPO (COT)",
+    "ORPO-plain": "ORPO (no COT)",
+    "SFT-thinking": "SFT (COT)",
+    "SFT-plain": "SFT (no COT)",
+}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return analyze_tahir2025([TAHIR2025], None, draws=2000, seed=0)
+
+
+def printed(name):
+    with (TABLES / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def by_name(rows, key="name"):
+    return {row[key]: row for row in rows}
+
+
+@needs_tahir2025
+@pytest.mark.parametrize("outcome", PRINTED)
+def test_every_printed_figure_is_reproduced(found, outcome):
+    """The summary prints three decimals; the study's files have more, of an optimizer that stopped before the maximum."""
+    ours, summary = (
+        found["outcomes"][outcome]["published"],
+        (TABLES / f"mixedlm_summary_{PRINTED[outcome]}.txt").read_text(),
+    )
+    for label, value in (("Log-Likelihood", ours["log_likelihood"]), ("Scale", ours["stopped"]["scale"])):
+        assert re.search(rf"{label}: +(\S+)", summary)[1] == f"{value:.4f}"
+    numbers = re.search(r"Group Var +(\S+) +(\S+)", summary).groups()
+    assert numbers == (
+        f"{ours['stopped']['patient_variance']:.3f}",
+        f"{ours['patient_variance_se_as_printed']:.3f}",
+    )
+    assert 0 <= ours["stopped"]["below_maximum"] < 1e-7
+    assert ours["scale"] == pytest.approx(ours["stopped"]["scale"], rel=1e-5)
+    terms = {row["name"].partition(" − ")[0]: row for row in ours["fixed_effects"]}
+    for label in ("Intercept", *(f"C(model)[T.{name}]" for name in list(LABELS.values())[1:])):
+        arm = (
+            "intercept" if label == "Intercept" else next(ours for ours, name in LABELS.items() if f".{name}]" in label)
+        )
+        row = terms[arm]
+        line = re.search(rf"^{re.escape(label)} +(.+)$", summary, re.MULTILINE)[1].split()
+        keys = ("estimate", "se", "z", "p", "ci_low", "ci_high")
+        assert line == [f"{row[key]:.3f}" for key in keys]
+    groups = {
+        row["Model"]: row
+        for row in printed("table1_descriptive_stats.csv")
+        if row["Measure"].startswith({"act_fm": "ACT-FM", "tes": "TES"}[outcome])
+    }
+    assert len(groups) == 6
+    for row in ours["groups"]:
+        there = groups[LABELS[row["name"]]]
+        assert (there["n"], there["M (SD)"], there["Range"]) == (
+            str(row["n"]),
+            f"{row['mean']:.2f} ({row['sd']:.2f})",
+            f"{row['low']:.2f}-{row['high']:.2f}",
+        )
+
+
+@needs_tahir2025
+@pytest.mark.parametrize("outcome", PRINTED)
+def test_all_fifteen_contrasts_are_the_printed_ones(found, outcome):
+    contrasts = by_name(found["outcomes"][outcome]["published"]["contrasts"])
+    ours = {label: name for name, label in LABELS.items()}
+    rows = printed(f"mixedlm_posthoc_{PRINTED[outcome]}.csv")
+    assert len(rows) == len(contrasts) == 15
+    for row in rows:
+        here = contrasts[f"{ours[row['group1']]} − {ours[row['group2']]}"]
+        assert here["estimate"] == pytest.approx(float(row["mean_difference"]), abs=1e-9)
+        for key, column in (
+            ("se", "std_error"),
+            ("z", "z_value"),
+            ("ci_low", "ci_lower_95"),
+            ("ci_high", "ci_upper_95"),
+        ):
+            assert here[key] == pytest.approx(float(row[column]), rel=1e-4, abs=1e-4), (row, key)
+        for key, column in (("p", "p_value_raw"), ("p_adjusted", "p_value_adjusted")):
+            assert here[key] == pytest.approx(float(row[column]), rel=2e-3), (row, key)
+        assert (here["p_adjusted"] < 0.05) == (row["reject_null"] == "True")
+
+
+@needs_tahir2025
+def test_the_maximum_is_the_one_that_statsmodels_seeks():
+    """By powell: lbfgs, which the study used, ends in a singular matrix on some processors."""
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    scores = read_study_scores(TAHIR2025 / "scores/scores.csv").outcome("act_fm")
+    fit, (n, k) = fit_balanced(scores), scores.shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        design = np.tile(np.eye(k), (n, 1))
+        theirs = MixedLM(scores.ravel(), design, groups=np.repeat(np.arange(n), k)).fit(reml=True, method="powell")
+    assert theirs.llf <= fit.log_likelihood + 1e-9
+    assert theirs.llf == pytest.approx(fit.log_likelihood, abs=1e-6)
+    assert theirs.scale == pytest.approx(fit.scale, rel=1e-4)
+    assert float(theirs.cov_re[0, 0]) == pytest.approx(fit.patient_variance, rel=1e-3)
+    assert theirs.bse_fe == pytest.approx(np.full(k, fit.mean_se), rel=1e-4)
+
+
+@needs_tahir2025
+def test_what_the_study_left_out(found):
+    act, tes = found["outcomes"]["act_fm"], found["outcomes"]["tes"]
+    paired = by_name(act["paired"])
+    for name, figures in {
+        "instruct-thinking − ORPO-thinking": "-2.69 [-3.95, -1.44] -0.35",
+        "instruct-thinking − SFT-plain": "4.75 [3.25, 6.26] 0.51",
+    }.items():
+        row = paired[name]
+        assert f"{row['estimate']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}] {row['d_z']:.2f}" == figures
+    over_all, within = act["length"]["correlations"]
+    assert f"{over_all['r']:.2f}" == "-0.25"
+    assert within["ci_low"] < 0 < within["ci_high"]
+    adjusted = by_name(act["length"]["adjusted"], "id")
+    assert f"{adjusted['ORPO-plain − SFT-plain']['estimate']:.2f}" == "7.39"
+    arms = by_name(act["length"]["arms"])
+    assert [round(row["words_mean"]) for row in arms.values()] == [3868, 3918, 3418, 3611, 5209, 5910]
+    assert {name: row["at_cap"] for name, row in arms.items()} == {
+        **{"instruct-thinking": 115, "instruct-plain": 145, "ORPO-thinking": 146},
+        **{"ORPO-plain": 150, "SFT-thinking": 142, "SFT-plain": 150},
+    }
+    tests = {
+        key: by_name(part["factors"]["tests"])["thinking × objective"] for key, part in (("act", act), ("tes", tes))
+    }
+    assert {key: (row["df"], f"{row['statistic']:.2f} {row['p']:.3f}") for key, row in tests.items()} == {
+        "act": ([2, 148], "4.65 0.011"),
+        "tes": ([2, 148], "6.93 0.001"),
+    }
+    assert {(row["column"], len(row["levels"])) for row in act["moderators"]} == {
+        ("archetype", 4),
+        ("primary concern", 10),
+    }
+    assert min(row["p_adjusted"] for row in act["moderators"]) > 0.05
+
+
+def test_the_closed_form_is_the_maximum_of_the_likelihood():
+    rng = np.random.default_rng(3)
+    for spread in (2.0, 0.0):
+        noise = rng.normal(0, 1.5, (12, 4))
+        if not spread:  # patients differ by less than chance would have it
+            noise -= noise.mean(axis=1, keepdims=True)
+        scores = np.arange(4) + spread * rng.normal(size=(12, 1)) + noise
+        fit, sums = fit_balanced(scores), SumsOfSquares.of(scores)
+        searched = fit_reml(
+            scores.ravel(),
+            np.tile(np.eye(4), (12, 1)),
+            list("abcd"),
+            np.repeat(np.arange(12), 4),
+            np.tile(range(4), 12),
+        )
+        assert fit.log_likelihood == pytest.approx(searched.log_likelihood, abs=1e-8)
+        assert fit.scale == pytest.approx(searched.components.residual, rel=1e-5)
+        assert fit.patient_variance == pytest.approx(searched.components.patients, rel=1e-4)
+        assert fit.problem == ("" if spread else BOUNDARY)
+        if spread:
+            ratio = fit.patient_variance / fit.scale
+            for other in (0.99 * ratio, 1.01 * ratio):
+                assert sums.log_likelihood_at(other) < fit.log_likelihood
+    with pytest.raises(ValueError, match="residual variance"):
+        fit_balanced(np.arange(4) + np.arange(3.0)[:, None])
+
+
+def test_holm_sidak_is_that_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = [0.04, 1e-30, 0.2, 0.011, 0.011, 1.0]
+    assert holm_sidak(p_values) == pytest.approx(multipletests(p_values, method="holm-sidak")[1].tolist(), rel=1e-9)
+    assert holm_sidak([1e-30, 0.5])[0] == pytest.approx(2e-30)
+
+
+def row_of(patient, arm, items, words=900):
+    """A row of the table, whose totals are those of ``items``: points of ACT-FM's consistent, of its inconsistent and of
+    TES's items, alike in each."""
+    consistent, inconsistent, empathy = items
+    row = {"session_id": patient, "model_type": arm, "parsing_status": "OK", "word_count": words}
+    row |= {"turn_count": 51, "therapist_turns": 25, "patient_turns": 26}
+    for name, (numbers, weight) in SUBSCALES.items():
+        points = consistent if "_consistent_" in name else inconsistent
+        row |= {f"act_fm_item_{number}": points for number in numbers}
+        row[name] = weight * points * len(numbers)
+    row |= {f"tes_item_{number}": empathy for number in range(1, 10)}
+    totals = {"act_fm_total_consistency": 12 * consistent, "act_fm_total_inconsistency": 12 * inconsistent}
+    return row | totals | {"tes_total_empathy_mean": empathy}
+
+
+def made(patients=24):
+    """Scores of a made-up study: SFT harms every second patient, and those are called cautious below."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for patient in range(1, patients + 1):
+        for arm in ARMS:
+            harm = 2 if arm.startswith("sft") and patient % 2 else 0
+            points = int(np.clip(rng.integers(2, 4) - harm, 0, 3))
+            rows.append(row_of(patient, arm, (points, 3 - points, 1 + points), words=int(rng.integers(700, 1200))))
+    return rows
+
+
+def write(path, rows, columns=COLUMNS):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def profiles(path, patients=24):
+    kinds = {0: "The Curious Gardener", 1: "The Cautious Sailor"}
+    records = [
+        {
+            "full_scenario_text": "Patient is a person (30), works as a cook, and is currently single. Primary concern "
+            f"involves {'grief' if number % 3 else 'worry'} (low days), particularly at night.",
+            "archetype_name": kinds[number % 2],
+            "profile_hash": f"made-{number}",
+        }
+        for number in range(1, patients + 1)
+    ]
+    path.write_text(json.dumps(records))
+    return path
+
+
+def test_known_effects_of_a_made_up_study_are_recovered(tmp_path, capsys):
+    table = write(tmp_path / "scores.csv", made())
+    profiles(tmp_path / "standardized_patient_profiles.json")
+    assert main(["analyze", str(table), "--protocol", "tahir2025", "--json", "--draws", "200"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    act = found["outcomes"]["act_fm"]
+    assert act["published"]["stopped"] is None
+    scores = read_study_scores(table).outcome("act_fm")
+    row = by_name(act["paired"])["instruct-thinking − SFT-plain"]
+    theirs = stats.ttest_rel(scores[:, 0], scores[:, 5])
+    assert (row["p"], row["ci_low"]) == pytest.approx((theirs.pvalue, theirs.confidence_interval()[0]))
+    thinking = by_name(act["factors"]["tests"])["thinking"]
+    gains = (scores[:, 0::2] - scores[:, 1::2]).mean(axis=1)
+    assert thinking["statistic"] == pytest.approx(stats.ttest_1samp(gains, 0).statistic ** 2)
+    by_kind = {(row["gain"], row["column"]): row for row in act["moderators"]}
+    harmed = by_kind["SFT − instruct", "archetype"]
+    assert harmed["p_adjusted"] < 0.01
+    assert by_name(harmed["levels"], "level")["The Cautious Sailor"]["gain"]["estimate"] < -10
+    assert by_kind["ORPO − instruct", "archetype"]["p_adjusted"] > 0.05
+    words = read_study_scores(table).columns["word_count"]
+    (over_all, _) = act["length"]["correlations"]
+    assert over_all["r"] == pytest.approx(np.corrcoef(scores.ravel(), words.ravel())[0, 1])
+    assert over_all["ci_low"] < over_all["r"] < over_all["ci_high"]
+
+
+def test_what_a_person_sees(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    write(tmp_path / "scores.csv", made(6))
+    (tmp_path / "elsewhere").mkdir()
+    patients = profiles(tmp_path / "elsewhere" / "patients.json", 6)
+    words = ["analyze", str(tmp_path), "--protocol", "tahir2025", "--draws", "100", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    for piece in (
+        "note: no standardized_patient_profiles.json beside the table",
+        "mixed model as published; arms minus instruct-thinking",
+        "51 turns or more",
+        "words held equal",
+        "A sensitivity check",
+        "p, Holm",
+        "Not a medical device",
+    ):
+        assert piece in " ".join(out.split()), piece
+    assert "kinds of patients\n" not in out
+    assert json.loads((tmp_path / "out" / "analysis.json").read_text())["protocol"] == "tahir2025"
+    assert main([*words, "--metadata", str(patients)]) == 0
+    assert "SFT − instruct, by archetype" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda rows: rows[0].update(model_type="dpo"), r"csv:2: model_type 'dpo' is not one of llama3_3b_instruct,"),
+        (lambda rows: rows[1].update(tes_item_4=""), r"csv:3: tes_item_4 is empty"),
+        (lambda rows: rows[1].update(act_fm_item_4="4"), r"csv:3: act_fm_item_4: 4 is not within 0 to 3"),
+        (lambda rows: rows[1].update(tes_item_4="much"), r"csv:3: tes_item_4: 'much' is not a number"),
+        (lambda rows: rows[2].update(act_fm_total_consistency="35.5"), r"csv:4: .*consistency is 35.5, and its parts"),
+        (lambda rows: rows[2].update(word_count="0"), r"csv:4: word_count is 0"),
+        (lambda rows: rows[2].update(turn_count="51.5"), r"csv:4: turn_count: 51.5 is not a count"),
+        (lambda rows: rows[2].update(parsing_status="FAILED"), r"csv:4: parsing_status is 'FAILED', not 'OK'"),
+        (lambda rows: rows.append(rows[3]), r"csv:14: patient 1 with orpo_no_COT comes twice"),
+        (lambda rows: rows.pop(), r"csv: patient 2 has no dialogue with sft_answer_only"),
+        (lambda rows: rows.__delitem__(slice(6, None)), r"csv: 1 patients: the analysis needs two"),
+        (
+            lambda rows: [row.update(row_of(row["session_id"], row["model_type"], (1, 1, 1))) for row in rows],
+            "residual",
+        ),
+    ],
+)
+def test_tables_that_do_not_fit_are_one_line(change, problem, tmp_path):
+    rows = made(2)
+    change(rows)
+    table = write(tmp_path / "scores.csv", rows)
+    with pytest.raises(UserError, match=problem) as caught:
+        analyze_tahir2025([table], None, draws=100, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_files_and_options_that_do_not_fit_are_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "lost.csv", made(2), [name for name in COLUMNS if name != "tes_item_9"])
+    write(tmp_path / "good.csv", made(2))
+    profiles(tmp_path / "one.json", 1)
+    for words, problem in (
+        (["lost.csv"], "lost.csv: column 'tes_item_9' is missing"),
+        (["none.csv"], "none.csv: no such file"),
+        (["good.csv", "lost.csv"], "lost.csv: the 2025 study's analysis reads one table"),
+        (["good.csv", "--rubric", "empathy"], "--rubric: the 2025 study's analysis does not use it"),
+        (["good.csv", "--metadata", "one.json"], "one.json: no patient 2: it has 1"),
+        (["."], "no scores.csv in it"),
+    ):
+        assert main(["analyze", *words, "--protocol", "tahir2025"]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1), err
+        assert problem in err
+    assert not math.isnan(read_study_scores(tmp_path / "good.csv").outcome("tes").sum())
