@@ -30,6 +30,8 @@ def test_the_published_analysis_as_json(capsys):
     status, out, err = analyze(capsys, SCORES2024, "--protocol", "paper", "--json")
     assert (status, err) == (0, "")
     found = json.loads(out)
+    assert found["protocol"] == "tahir2024"
+    assert analyze(capsys, SCORES2024, "--protocol", "tahir2024", "--json")[1] == out
     effect = {term["term"]: term for term in found["fixed_effects"]}["variant: instruct"]
     assert {"estimate", "se", "ci_low", "ci_high", "p"} <= set(effect)
     assert f"{effect['estimate']:.3f}" == "-11.326"

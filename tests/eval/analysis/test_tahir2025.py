@@ -16,7 +16,8 @@ from cbtrain.errors import UserError
 from cbtrain.eval.analysis.mixed_models.balanced import BOUNDARY, SumsOfSquares, fit_balanced
 from cbtrain.eval.analysis.mixed_models.reml import fit_reml
 from cbtrain.eval.analysis.resampling import holm_sidak
-from cbtrain.eval.analysis.tahir2025.scores import ARMS, COLUMNS, SUBSCALES, read_study_scores
+from cbtrain.eval.analysis.tahir2025.scores import ARMS, COLUMNS, OUTCOMES, SUBSCALES, read_study_scores
+from cbtrain.eval.rating.rubric_files import load_rubric
 from cbtrain.study.evaluation.tahir2025 import analyze_tahir2025
 
 TABLES = TAHIR2025 / "tables"
@@ -189,12 +190,27 @@ def test_the_closed_form_is_the_maximum_of_the_likelihood():
         fit_balanced(np.arange(4) + np.arange(3.0)[:, None])
 
 
+def test_the_shipped_rubrics_have_the_frames_of_the_studys_instruments():
+    for kind in ("consistent", "inconsistent"):
+        rubric = load_rubric(f"act_{kind.removesuffix('t')}cy")
+        frame = {name.rpartition("_")[2]: part for name, part in SUBSCALES.items() if f"_{kind}_" in name}
+        found = {
+            name: [(item.weight, item.reversed) for item in rubric.domains if item.subscale == name] for name in frame
+        }
+        assert found == {name: [(weight, False)] * len(items) for name, (items, weight) in frame.items()}
+        total = sum(item.weight for item in rubric.domains)
+        outcome = OUTCOMES["act_fm" if kind == "consistent" else "act_fm_inconsistency"]
+        assert (rubric.minimum * total, rubric.maximum * total) == (outcome.low, outcome.high)
+    empathy = load_rubric("empathy")
+    assert (len(empathy.domains), empathy.minimum, empathy.maximum) == (9, OUTCOMES["tes"].low, OUTCOMES["tes"].high)
+
+
 def test_holm_sidak_is_that_of_statsmodels():
     from statsmodels.stats.multitest import multipletests
 
-    p_values = [0.04, 1e-30, 0.2, 0.011, 0.011, 1.0]
+    p_values = [0.04, 1e-30, 0.2, 0.011, 0.011, 0.99]
     assert holm_sidak(p_values) == pytest.approx(multipletests(p_values, method="holm-sidak")[1].tolist(), rel=1e-9)
-    assert holm_sidak([1e-30, 0.5])[0] == pytest.approx(2e-30)
+    assert holm_sidak([1e-30, 1.0]) == pytest.approx([2e-30, 1.0])
 
 
 def row_of(patient, arm, items, words=900):
