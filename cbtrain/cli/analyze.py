@@ -53,7 +53,8 @@ def add(commands: Commands) -> None:
         type=Path,
         metavar="FILE",
         help="table that says whose the sessions are, with which arm, and what the patients are like: of the scores "
-        "(by session_id, file, or the columns that both have), and of the transcripts' files, as for rate",
+        "(by session_id, file, or the columns that both have), and of the transcripts' files, as for rate; "
+        "with tahir2025 that study's file of patients",
     )
     analyze.add_argument(
         "--map",

@@ -29,6 +29,9 @@ from cbtrain.transcripts.source import natural_key
 AUTHORS = ("id", "patient_id", "group")
 """Columns of the author's table that are not items; ``justifications`` may follow them."""
 
+OF_2025 = ("session_id", "model_type", "act_fm_total_consistency", "tes_total_empathy_mean")
+"""Columns by which the 2025 study's table is known; :mod:`cbtrain.eval.analysis.tahir2025.scores` reads it."""
+
 AUTHORS_ITEMS = (
     "Agenda",
     "Feedback",
@@ -71,6 +74,9 @@ def read_ratings(
         if metadata is not None:
             notes.append(f"{metadata.name} is not joined to the scores: the 2024 study's table names its arms")
     else:
+        if set(OF_2025) <= set(table.columns) and not mapping:
+            hint = "Take --protocol tahir2025, or name one: --map arm=model_type,patient=session_id,total=COLUMN."
+            raise UserError("the 2025 study's table has several totals", where=path, hint=hint)
         table = _prepared(table, rubric, mapping, metadata)
         ratings, notes = _from_cbtrain(table, rubric), table.notes
     if len(ratings) == 0:
