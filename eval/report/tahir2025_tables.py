@@ -113,11 +113,12 @@ def _factors(outcome: Mapping[str, Any], console: Console) -> None:
 
 def _length(results: Mapping[str, Any], console: Console) -> None:
     outcomes = list(results["outcomes"].values())
-    columns = ("arm", "words", "SD", f"{results['cap']} turns or more", *(f"r, {row['name']}" for row in outcomes))
+    names = (outcome["name"].removeprefix("ACT-FM ") for outcome in outcomes)
+    columns = ("arm", "words", f"≥ {results['cap']}\nturns", *(f"r\n{name}" for name in names))
     table = _table(console, "Words of a dialogue, and their correlation with totals", *columns)
     for rows in zip(*(outcome["length"]["arms"] for outcome in outcomes), strict=True):
         first = rows[0]
-        numbers = (whole(first["words_mean"]), whole(first["words_sd"]), share(first["share"]))
+        numbers = (whole(first["words_mean"]), share(first["share"]))
         table.add_row(escape(first["name"]), *numbers, *(fixed(row["correlation"], 2) for row in rows))
     console.print(table)
     for outcome in outcomes:

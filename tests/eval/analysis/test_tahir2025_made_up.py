@@ -49,7 +49,7 @@ def test_what_a_person_sees(tmp_path, capsys, monkeypatch):
     for piece in (
         "note: no standardized_patient_profiles.json beside the table",
         "mixed model as published; arms minus instruct-thinking",
-        "51 turns or more",
+        "≥ 51",
         "words held equal",
         "A sensitivity check",
         "p, Holm",
