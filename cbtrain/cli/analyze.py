@@ -178,9 +178,6 @@ def _mapping(text: str | None) -> dict[str, str]:
 
 def show_results(results: dict[str, Any], make_report: Callable[[], Report] | None, parsed: argparse.Namespace) -> None:
     """Print ``results``, and write them with their report (None: they have none) into the folder ``--out``."""
-    from rich.console import Console
-
-    from cbtrain.eval.report.tables import show_analysis
     from cbtrain.files import write_atomic
 
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
@@ -195,6 +192,10 @@ def show_results(results: dict[str, Any], make_report: Callable[[], Report] | No
     if parsed.json:
         print(text)
         return
+    from rich.console import Console
+
+    from cbtrain.eval.report.tables import show_analysis
+
     console = Console()
     show_analysis(results, console)
     if parsed.out:

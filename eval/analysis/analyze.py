@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,14 +19,13 @@ from cbtrain.eval.analysis.missingness import bounds, completion
 from cbtrain.eval.analysis.mixed_models.contrast_model import mixed_model
 from cbtrain.eval.analysis.mixed_models.interaction import interaction
 from cbtrain.eval.analysis.mixed_models.tahir2024 import PaperAnalysis, analyze_as_published
+from cbtrain.eval.analysis.plain_values import SCHEMA, plain
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.session_length import length_analysis
 from cbtrain.eval.analysis.sessions import Key, SessionOutcome
 from cbtrain.eval.analysis.subgroups import subgroups
 from cbtrain.eval.analysis.trend import by_phase, trend
 from cbtrain.eval.rating.csv_table import nearly_equal
-
-SCHEMA = "cbtrain.analysis/1"
 
 
 def analysis(
@@ -207,14 +205,3 @@ def _without_total(ratings: Ratings) -> dict[str, int]:
     """Return the number of ratings without a total, by arm."""
     missing = ~np.isfinite(ratings.total)
     return {name: int((missing & (ratings.arm == name)).sum()) for name in ratings.arms}
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` with None for NaN and infinities, which JSON cannot hold."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

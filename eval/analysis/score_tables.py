@@ -15,13 +15,13 @@ from cbtrain.eval.analysis.arms import arms_of
 from cbtrain.eval.analysis.ratings import Ratings, Scale, ratings_of, refuse_impossible
 from cbtrain.eval.analysis.sessions import Key
 from cbtrain.eval.rating.course_columns import OPTIONAL
-from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, with_decimal_points
+from cbtrain.eval.rating.csv_table import CsvTable, check_name, number_of, read_csv_table, with_decimal_points
 from cbtrain.eval.rating.joined_table import joined
 from cbtrain.eval.rating.keying import AS_GIVEN
 from cbtrain.eval.rating.loose_table import completed, require_mapped, with_columns
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.rating.rubric_files import load_rubric
-from cbtrain.eval.rating.scores import FIXED, LONGEST, TOTAL, Score, check_size, number_of, scores_of
+from cbtrain.eval.rating.scores import FIXED, LONGEST, TOTAL, Score, check_size, scores_of
 from cbtrain.eval.simulation.slots import words_of
 from cbtrain.transcripts.metadata import FILE
 from cbtrain.transcripts.source import natural_key

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from cbtrain.errors import UserError
 from cbtrain.eval.human_rating.form import UNRATABLE
-from cbtrain.eval.rating.csv_table import from_cell, read_csv_table, to_cell
+from cbtrain.eval.rating.csv_table import from_cell, number_of, read_csv_table, to_cell
 from cbtrain.eval.rating.keying import Keying
 from cbtrain.eval.rating.people import ADJUDICATED, people_of
-from cbtrain.eval.rating.scores import Score, number_of, status_of
+from cbtrain.eval.rating.scores import Score, status_of
 
 SETTLED_FILE = "adjudicated.csv"
 """The kind of the file beside a table of people's scores that has what was settled."""

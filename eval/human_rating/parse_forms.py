@@ -12,9 +12,8 @@ from cbtrain.errors import UserError, nearest
 from cbtrain.eval.human_rating.csv_form import BEFORE, NOT_ASKED
 from cbtrain.eval.human_rating.form import RATINGS_SCHEMA, UNRATABLE
 from cbtrain.eval.human_rating.key import Key, KeyForm, KeySession, KeyTraining
-from cbtrain.eval.rating.csv_table import csv_table_of, read_table_text
+from cbtrain.eval.rating.csv_table import csv_table_of, number_of, read_table_text
 from cbtrain.eval.rating.rubric import scale_words
-from cbtrain.eval.rating.scores import number_of
 from cbtrain.files import unique_json
 from cbtrain.transcripts.source import validate
 

@@ -10,10 +10,10 @@ from cbtrain.errors import Collected, UserError, nearest
 from cbtrain.eval.human_rating.form import UNRATABLE, Opinion, TrainingSession
 from cbtrain.eval.human_rating.notes import companion_file, read_notes
 from cbtrain.eval.rating.course_columns import OPTIONAL, PREFIX
-from cbtrain.eval.rating.csv_table import CsvTable, from_cell, read_csv_table, with_decimal_points
+from cbtrain.eval.rating.csv_table import CsvTable, from_cell, number_of, read_csv_table, with_decimal_points
 from cbtrain.eval.rating.people import ADJUDICATED
 from cbtrain.eval.rating.rubric import Rubric, whole
-from cbtrain.eval.rating.scores import FIXED, number_of
+from cbtrain.eval.rating.scores import FIXED
 from cbtrain.eval.simulation.runner import SimulatedSession
 
 AGREED = ("agreed", "human: agreed", ADJUDICATED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import math
 import re
 import sys
 import unicodedata
@@ -22,6 +23,7 @@ SEPARATORS = ",;\t"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]{0,9}(\r\n|\r|\n|$)', re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{0,18},[0-9]{1,18}")
 DECIMAL_POINT = re.compile(r"[+-]?[0-9]{0,18}\.[0-9]{1,18}")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 FORMULA = re.compile(r"'{0,9}[=+@\t\r-]")
 """How a cell begins that a spreadsheet would run as a formula, or that is marked as none already."""
 DIRECTIONS = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
@@ -139,6 +141,12 @@ def with_decimal_points(table: CsvTable, columns: Sequence[str]) -> None:
         beside = f" beside {marks['.' if ',' in unsure else ',']}" if both else ""
         hint = "Write every number with a decimal point, and none with a mark between thousands."
         raise UserError(f"{unsure}{beside} may be a decimal or thousands", where=table.path, hint=hint)
+
+
+def number_of(text: str) -> float | None:
+    """Return ``text`` as a finite number, None if it is none. Stricter than ``float``, which accepts ``1_2``."""
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else None
 
 
 def check_name(name: str, column: str) -> None:

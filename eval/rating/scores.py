@@ -6,7 +6,6 @@ import copy
 import csv
 import io
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from cbtrain.errors import UserError
 from cbtrain.eval.rating.course_columns import OPTIONAL, SESSION, notes_on, optional_cells, optional_headers, place_of
-from cbtrain.eval.rating.csv_table import CsvTable, check_name, read_csv_table, to_cell, with_decimal_points
+from cbtrain.eval.rating.csv_table import CsvTable, check_name, number_of, read_csv_table, to_cell, with_decimal_points
 from cbtrain.eval.rating.keying import AS_GIVEN, Keying
 from cbtrain.eval.rating.rubric import Rubric
 from cbtrain.eval.simulation.runner import SimulatedSession
@@ -24,7 +23,6 @@ from cbtrain.files import write_atomic
 Status = Literal["ok", "invalid", "refused", "truncated", "unratable", "error"]
 LONGEST = 18
 """Digits of the longest whole number that a table may hold."""
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LEAST, MOST = 1e-12, 1e12
 """Smallest and largest absolute value of a score that is not 0: squares of others may exceed what a float64 holds."""
 FIXED = ("session_id", "arm", "patient", "seed", "judge", "repeat", "status")
@@ -260,12 +258,6 @@ def check_size(value: float, name: str) -> None:
     """Raise ValueError on a score that no scale has."""
     if value and not LEAST <= abs(value) <= MOST:
         raise ValueError(f"{name}: {value:g} is not a score (0, or from {LEAST:g} to {MOST:g} in size)")
-
-
-def number_of(text: str) -> float | None:
-    """Return ``text`` as a finite number, None if it is none. Stricter than ``float``, which accepts ``1_2``."""
-    value = float(text) if NUMBER.fullmatch(text) else math.nan
-    return value if math.isfinite(value) else None
 
 
 def _cell(value: float | None) -> str:

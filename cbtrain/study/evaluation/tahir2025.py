@@ -9,8 +9,8 @@ from typing import Any
 
 import cbtrain
 from cbtrain.errors import UserError
-from cbtrain.eval.analysis.analyze import SCHEMA, plain
 from cbtrain.eval.analysis.arms import Arm
+from cbtrain.eval.analysis.plain_values import SCHEMA, plain
 from cbtrain.eval.analysis.tahir2025.analyze import study_analysis
 from cbtrain.eval.analysis.tahir2025.moderators import PATIENTS, levels_of
 from cbtrain.eval.analysis.tahir2025.scores import read_study_scores

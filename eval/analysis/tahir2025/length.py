@@ -17,7 +17,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from cbtrain.eval.analysis.mixed_models.contrast_model import ModelContrast
 from cbtrain.eval.analysis.mixed_models.random_intercept import Term, wald
 from cbtrain.eval.analysis.mixed_models.reml import RemlFit, fit_reml
 from cbtrain.eval.analysis.resampling import percentile_interval
@@ -64,7 +63,7 @@ class WordsAnalysis:
     arms: list[ArmWords]
     correlations: list[Correlation]
     slope: Term | None
-    adjusted: list[ModelContrast]
+    adjusted: list[Term]
     problem: str
 
 
@@ -139,8 +138,7 @@ def _model(scores: np.ndarray, words: np.ndarray, arms: Sequence[str]) -> RemlFi
     return fit
 
 
-def _difference(fit: RemlFit, arms: Sequence[str], first: int, second: int) -> ModelContrast:
+def _difference(fit: RemlFit, arms: Sequence[str], first: int, second: int) -> Term:
     estimate = fit.terms[first].estimate - fit.terms[second].estimate
     variance = fit.covariance[first, first] + fit.covariance[second, second] - 2 * fit.covariance[first, second]
-    term = wald(pair_name(arms, first, second), estimate, math.sqrt(float(variance)))
-    return ModelContrast(term.term, estimate, term.se, term.ci_low, term.ci_high, term.p, fit.problem)
+    return wald(pair_name(arms, first, second), estimate, math.sqrt(float(variance)))

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cbtrain.errors import UserError
-from cbtrain.eval.rating.csv_table import check_name, read_csv_table, with_decimal_points
-from cbtrain.eval.rating.scores import number_of
+from cbtrain.eval.rating.csv_table import check_name, number_of, read_csv_table, with_decimal_points
 from cbtrain.transcripts.source import natural_key
 
 Items = tuple[int, ...]

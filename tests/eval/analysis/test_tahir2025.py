@@ -133,7 +133,7 @@ def test_what_the_study_left_out(found):
     over_all, within = act["length"]["correlations"]
     assert f"{over_all['r']:.2f}" == "-0.25"
     assert within["ci_low"] < 0 < within["ci_high"]
-    adjusted = by_name(act["length"]["adjusted"], "id")
+    adjusted = by_name(act["length"]["adjusted"], "term")
     assert f"{adjusted['ORPO-plain − SFT-plain']['estimate']:.2f}" == "7.39"
     arms = by_name(act["length"]["arms"])
     assert [round(row["words_mean"]) for row in arms.values()] == [3868, 3918, 3418, 3611, 5209, 5910]
