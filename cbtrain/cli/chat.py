@@ -57,7 +57,7 @@ def _chat(parsed: argparse.Namespace) -> None:
         problem = f"{BASE!r} is the name of the model without an adapter"
         raise UserError(problem, where=OPTION, hint="Choose another one: NAME=DIR.")
     system = system_text(parsed.system) or parsed.system
-    config = study_of(_with_longer_answers(parsed))
+    config = study_of(with_longer_answers(parsed))
     name, sampling = model_of(config, "chat"), config.evaluation.therapist
     engine = config.evaluation.engine
     if engine.slots is None and engine.memory_gb is None:
@@ -73,7 +73,7 @@ def _chat(parsed: argparse.Namespace) -> None:
         Chat(therapist, terminal, system=system, seed=seed, facts=facts).run()
 
 
-def _with_longer_answers(parsed: argparse.Namespace) -> argparse.Namespace:
+def with_longer_answers(parsed: argparse.Namespace) -> argparse.Namespace:
     """Return ``parsed`` with answers up to :data:`MAX_TOKENS`, if neither option, setting nor config says how long."""
     if parsed.config is None and not any(setting.startswith(THERAPIST) for setting in parsed.settings):
         parsed.max_tokens = MAX_TOKENS if parsed.max_tokens is None else parsed.max_tokens

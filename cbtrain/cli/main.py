@@ -24,6 +24,7 @@ from cbtrain.cli import (
     evaluate,
     judge,
     model,
+    pairs_make,
     patients,
     plan,
     power,
@@ -50,7 +51,7 @@ from cbtrain.stopping import stop_at_once
 
 GROUPS = {
     "run a study": (run, train, sweep, compare_methods, task, evaluate, watch, show, plan),
-    "corpora and patients": (corpus, synthesize, patients),
+    "corpora and patients": (corpus, pairs_make, synthesize, patients),
     "models": (model, serve, chat),
     "scores and people": (judge, rubric, rate, rate_forms, analyze, compare, power),
     "settings and this machine": (config, providers, doctor, completion),

@@ -1,0 +1,130 @@
+"""Held-out patients never enter pairs: what a model is trained on must not measure it later.
+
+Two rules. Patients in the validation or test part of a run's own split are refused, always. Of the others that an
+evaluation treated, whoever makes pairs says who is kept for the final test: a share, drawn by a number that each
+patient has for good (so that a patient who is added moves no other), or their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cbtrain.errors import UserError, first_of
+from cbtrain.eval.report.formatting import counted
+from cbtrain.eval.simulation.seeds import seed_from
+from cbtrain.files import exists, expanded
+from cbtrain.settings import parse_yaml
+from cbtrain.study.run_files import CONFIG, STATE
+from cbtrain.transcripts.source import read_text
+from cbtrain.transcripts.split import load_split
+
+OPTION = "--keep-out"
+MOST_NAMED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class KeepOut:
+    """Who is kept for the final test: a ``share`` of all patients, drawn by ``seed``, or those with one of ``names``.
+    ``said``: what the user wrote."""
+
+    said: str
+    share: float = 0.0
+    names: frozenset[str] = frozenset()
+    seed: int = 0
+
+    def keeps(self, patient: str) -> bool:
+        return patient in self.names or seed_from(f"{self.seed}|keep out|{patient}") < self.share * 2**48
+
+
+def keep_out(said: str, seed: int) -> KeepOut:
+    """Return whom ``said`` keeps: a share (0.5; 0: nobody), or a file or run folder that names them: a name a line, or
+    the validation and test part of a ``split.json`` or of a trained run. Raises UserError."""
+    try:
+        share = float(said)
+    except ValueError:
+        return KeepOut(said, names=frozenset(_names_in(said)))
+    if not 0 <= share < 1:
+        raise UserError(f"{said} is not a share", where=OPTION, hint="0.5 keeps half of the patients, 0 nobody.")
+    return KeepOut(said, share, seed=seed)
+
+
+def _names_in(said: str) -> list[str]:
+    path = expanded(said)
+    if not exists(path):
+        raise UserError(f"{said!r} is neither a share nor a file", where=OPTION, hint="E.g. 0.5, or a file of names.")
+    if path.is_dir():
+        path = path / STATE if (path / STATE).is_file() else path
+    if path.is_dir() or path.suffix == ".json":
+        parts = load_split(path)
+        return [*parts["validation"], *parts["test"]]
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not names:
+        raise UserError("it names nobody", where=path, hint="Write one patient a line, or keep a share: 0.5.")
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """``patients`` may enter pairs. ``kept``: for the final test, by the user's word. ``refused``: held out by the
+    split of a run, each with the run. ``keep``: the user's word."""
+
+    patients: list[str]
+    kept: list[str]
+    refused: dict[str, str]
+    keep: KeepOut
+    notes: list[str] = field(default_factory=list)
+
+
+def admit(patients: Iterable[str], runs: Sequence[Path], keep: KeepOut | None) -> Admitted:
+    """Return which of ``patients``, whom ``runs`` treated, may enter pairs. Raises UserError if nobody may, or if the
+    user has not said who is kept (``keep`` is None)."""
+    everybody = sorted(set(patients))
+    refused = {patient: run.name for run in runs for patient in _held_out_in(run, everybody)}
+    free = [patient for patient in everybody if patient not in refused]
+    if not free:
+        what = f"all {counted(len(everybody), 'patient')} are held out of training by the split"
+        hint = "Evaluate patients who are not the final test's, e.g. some of a library (evaluation.patients)."
+        raise UserError(what, where=runs[0], hint=hint)
+    if keep is None:
+        what = f"who of {counted(len(free), 'patient')} is kept for the final test?"
+        raise UserError(what, where=OPTION, hint=f"Say {OPTION} 0.5 for a half, or name a file of their names.")
+    kept = [patient for patient in free if keep.keeps(patient)]
+    used = [patient for patient in free if patient not in set(kept)]
+    if not used:
+        raise UserError(f"it keeps all {counted(len(free), 'patient')}", where=OPTION, hint="Keep fewer of them.")
+    strangers = sorted(keep.names - set(everybody))
+    notes = [f"{OPTION} names {counted(len(strangers), 'patient')} who are not here"] if strangers else []
+    return Admitted(used, kept, refused, keep, notes)
+
+
+def told(admitted: Admitted) -> list[str]:
+    """Return lines for the user: who enters, and who does not."""
+    lines = [f"{counted(len(admitted.patients), 'patient')} may enter"]
+    if admitted.refused:
+        run = next(iter(admitted.refused.values()))
+        what = "held out by the split of"
+        lines.append(f"{counted(len(admitted.refused), 'patient')} refused, {what} {run}: {_named(admitted.refused)}")
+    if admitted.kept:
+        lines.append(f"{counted(len(admitted.kept), 'patient')} kept for the final test: {_named(admitted.kept)}")
+    elif not admitted.refused:
+        lines.append("nobody is kept for the final test: measure the trained model on patients who are not here")
+    return [*lines, *(f"note: {note}" for note in admitted.notes)]
+
+
+def _named(patients: Iterable[str]) -> str:
+    return ", ".join(first_of(list(patients), MOST_NAMED))
+
+
+def _held_out_in(run: Path, patients: Sequence[str]) -> list[str]:
+    """Return those of ``patients`` whom the split of ``run`` holds out: all, if they are the file of a test part."""
+    if (run / STATE).is_file():
+        parts = load_split(run / STATE)
+        held_out = {*parts["validation"], *parts["test"]}
+        return [patient for patient in patients if patient in held_out]
+    path = run / CONFIG
+    settings = parse_yaml(lambda: path.read_text(encoding="utf-8"), path) if path.is_file() else None
+    settings = settings if isinstance(settings, dict) else {}
+    corpus, evaluation = (settings.get(name) or {} for name in ("corpus", "evaluation"))
+    return list(patients) if corpus.get("test") is not None and evaluation.get("patients") is None else []
