@@ -43,6 +43,7 @@ def add(commands: Commands) -> None:
     sources = make.add_commands(dest="pairs_source", required=True, metavar="SOURCE")
     _add_evaluation(sources)
     _add_corpus(sources)
+    _add_safety(sources)
 
 
 def _add_evaluation(sources: Commands) -> None:
@@ -90,6 +91,21 @@ def _add_corpus(sources: Commands) -> None:
     parser.add_argument("--keep-cut", action="store_true", help="keep answers that were cut at the longest length")
     parser.add_alias("--seed", "seed", type=int, help="another seed draws other prompts and answers")
     add_upload_argument(parser, "words of sessions")
+
+
+def _add_safety(sources: Commands) -> None:
+    parser = add_command(
+        sources,
+        "safety",
+        _safety,
+        "a better answer chosen over each that a rule or a person found unsafe",
+        "With --answers, the first call writes a form of what was found; a person fills it in. No text is made up.",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of an evaluation")
+    _add_out(parser)
+    text = "form (CSV) with a person's verdicts and better answers; written if it is not there"
+    parser.add_argument("--answers", type=Path, metavar="FORM", help=text)
+    _add_keep_out(parser)
 
 
 def _add_out(parser: Parser) -> None:
@@ -159,6 +175,12 @@ def _answerer(parsed: argparse.Namespace) -> Answerer:
         raise UserError("--provider and a model here are both given", where="pairs make", hint="Leave one out.")
     changes = [f"model={parsed.provider_model}"] if parsed.provider_model else []
     return api_answerer(config, load_provider_config(parsed.provider, changes))
+
+
+def _safety(parsed: argparse.Namespace) -> None:
+    from cbtrain.study.pairs.make_safety import SafetyRequest, make_from_safety
+
+    make_from_safety(SafetyRequest(parsed.runs, parsed.out, _keep_out(parsed), form=parsed.answers), _say)
 
 
 def _say(text: str) -> None:

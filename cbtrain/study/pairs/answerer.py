@@ -24,7 +24,6 @@ from cbtrain.providers.config import ProviderConfig
 from cbtrain.providers.providers import Providers
 from cbtrain.settings import SettingsConflict
 from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest, local_weights
-from cbtrain.study.local_model import open_local_model
 
 ADAPTER = "adapter"
 """Its name in the engine."""
@@ -76,6 +75,8 @@ class Answerer:
             assert providers is not None
             api = await providers.open(self.provider, ROLE)
             return lambda system: ApiTherapist(api, self.sampling, system)
+        from cbtrain.study.local_model import open_local_model  # an API is asked without torch
+
         assert self.weights is not None
         adapter = ADAPTER if self.weights.adapter else None
         adapters = {ADAPTER: self.weights.adapter} if self.weights.adapter else {}

@@ -21,6 +21,9 @@ WHY = {
     "context_limit": "prompts that are longer than the model's context",
     "content_filter": "prompts whose answer the API filtered",
 }
+FACTS = {"model": "model_as_returned"}
+"""Facts of an answer that are called otherwise in a pair: an API may answer with a longer name of its model."""
+
 EMPTY = "answers without words"
 SAME = "answers that say what the transcript says"
 CUT = "answers cut at the longest length (--max-tokens; --keep-cut keeps them)"
@@ -48,9 +51,9 @@ def pairs_of_corpus(
 def _why_not(prompt: Prompt, answer: Answer, *, keep_cut: bool) -> str:
     if answer.problem:
         return WHY.get(answer.problem, UNUSABLE)
-    if not answer.text:
+    if not answer.text.strip():
         return EMPTY
-    if answer.text == prompt.chosen.text.strip():
+    if answer.text.strip() == prompt.chosen.text.strip():
         return SAME
     return CUT if answer.cut and not keep_cut else ""
 
@@ -62,7 +65,7 @@ def _pair(prompt: Prompt, answer: Answer, facts: Mapping[str, str]) -> Session |
         "session": session.id,
         "turn": str(prompt.turn + 1),
         **facts,
-        **{f"rejected_{name}": str(value) for name, value in answer.facts.items()},
+        **{f"rejected_{FACTS.get(name, name)}": str(value) for name, value in answer.facts.items()},
         "made_by": made_by(),
         **({SYSTEM: prompt.system} if prompt.own else {}),
     }

@@ -113,6 +113,17 @@ def told(admitted: Admitted) -> list[str]:
     return [*lines, *(f"note: {note}" for note in admitted.notes)]
 
 
+def kept_facts(admitted: Admitted) -> dict[str, str]:
+    """Return the facts of a pair that say who was kept out."""
+    keep = admitted.keep
+    return {"keep_out": Path(keep.said).name} | ({"keep_out_seed": str(keep.seed)} if keep.share else {})
+
+
+def about_patients(admitted: Admitted) -> dict[str, object]:
+    """Return what the file beside the pairs says of those who are not in them."""
+    return {**kept_facts(admitted), "kept_for_the_final_test": admitted.kept, "held_out_by_a_split": admitted.refused}
+
+
 def _named(patients: Iterable[str]) -> str:
     return ", ".join(first_of(list(patients), MOST_NAMED))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cbtrain.eval.report.formatting import counted
 from cbtrain.study.pairs.from_evaluation import Wanted, margin_of, pairs_of_evaluation
-from cbtrain.study.pairs.held_out import Admitted, KeepOut, admit, told
+from cbtrain.study.pairs.held_out import KeepOut, about_patients, admit, kept_facts, told
 from cbtrain.study.pairs.made import MadePairs, Say
 from cbtrain.study.pairs.pair_line import SYSTEM
 from cbtrain.study.pairs.rated import read_rated
@@ -61,14 +61,3 @@ def make_from_evaluation(request: EvaluationRequest, say: Say) -> MadePairs:
     if told_so := sum(SYSTEM in pair.facts for pair in made.pairs):
         say(f"note: {counted(told_so, 'pair')} with a system prompt of their own: train with tokens.system=data")
     return made
-
-
-def kept_facts(admitted: Admitted) -> dict[str, str]:
-    """Return the facts of a pair that say who was kept out."""
-    keep = admitted.keep
-    return {"keep_out": Path(keep.said).name} | ({"keep_out_seed": str(keep.seed)} if keep.share else {})
-
-
-def about_patients(admitted: Admitted) -> dict[str, object]:
-    """Return what the file beside the pairs says of those who are not in them."""
-    return {**kept_facts(admitted), "kept_for_the_final_test": admitted.kept, "held_out_by_a_split": admitted.refused}
