@@ -10,6 +10,8 @@ SCHEMAS = {
     "cbtrain.checkpoint/1",
     "cbtrain.imported-forms/1",
     "cbtrain.method/1",
+    "cbtrain.pair-patients/1",
+    "cbtrain.pair/1",
     "cbtrain.patient/1",
     "cbtrain.patient_audit/1",
     "cbtrain.pair/1",
