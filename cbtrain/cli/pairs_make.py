@@ -85,6 +85,8 @@ def _add_corpus(sources: Commands) -> None:
     text = "ask this API instead of a model here: a preset, or a YAML file with a provider's settings"
     parser.add_argument("--provider", metavar="NAME", help=text)
     parser.add_argument("--provider-model", metavar="NAME", help="with --provider: another model of it")
+    text = "this API's answers are chosen instead of the transcripts': a preset, or a YAML file"
+    parser.add_argument("--chosen-provider", metavar="NAME", help=text)
     parser.add_alias("--temperature", f"{THERAPIST}.temperature", type=float, help="0: always the likeliest token")
     text = f"longest answer; {MAX_TOKENS} without --config"
     parser.add_alias("--max-tokens", f"{THERAPIST}.max_tokens", type=int, help=text)
@@ -150,8 +152,14 @@ def _corpus(parsed: argparse.Namespace) -> None:
 
     if parsed.per_session < 1:
         raise UserError(f"{parsed.per_session} is below 1", where="--per-session", hint="Give a number from 1 on.")
+    answerer = _answerer(parsed)
     request = CorpusRequest(
-        _answerer(parsed), parsed.out, parsed.per_session, keep_cut=parsed.keep_cut, allow_upload=parsed.allow_upload
+        answerer,
+        parsed.out,
+        parsed.per_session,
+        better=_better(parsed, answerer),
+        keep_cut=parsed.keep_cut,
+        allow_upload=parsed.allow_upload,
     )
     with continued_by(parsed.command_line, "--out", parsed.out):
         make_from_corpus(request, leading_console())
@@ -175,6 +183,16 @@ def _answerer(parsed: argparse.Namespace) -> Answerer:
         raise UserError("--provider and a model here are both given", where="pairs make", hint="Leave one out.")
     changes = [f"model={parsed.provider_model}"] if parsed.provider_model else []
     return api_answerer(config, load_provider_config(parsed.provider, changes))
+
+
+def _better(parsed: argparse.Namespace, answerer: Answerer) -> Answerer | None:
+    """Return whoever gives the chosen answers; None: the transcripts do."""
+    from cbtrain.config.loading import load_provider_config
+    from cbtrain.study.pairs.answerer import api_answerer
+
+    if parsed.chosen_provider is None:
+        return None
+    return api_answerer(answerer.config, load_provider_config(parsed.chosen_provider))
 
 
 def _safety(parsed: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Whoever gives the answers that are rejected: a model on this machine, or one behind an API."""
+"""Whoever gives the answers of one side of pairs: a model on this machine, or one behind an API."""
 
 from __future__ import annotations
 
@@ -55,16 +55,15 @@ class Answerer:
         layout = layout_digest(self.weights.voice(self.config.tokens.format))
         return {**self.weights.digests, "chat format": layout, **sampling}
 
-    @property
-    def facts(self) -> dict[str, str]:
-        """Return who answered, for the facts of a pair."""
+    def facts(self, side: str) -> dict[str, str]:
+        """Return who gave the answers of one ``side`` (chosen, rejected), for the facts of a pair."""
         words = {"sampling": ", ".join(f"{name} {value}" for name, value in self.sampling.model_dump().items())}
         if self.provider is not None:
             words["model"] = self.provider.model
         if self.weights is not None:
             words |= {"model": self.weights.model.name, "weights": self.weights.digests["weights"]}
             words |= {"adapter": self.weights.adapter.name} if self.weights.adapter else {}
-        return {f"rejected_{name}": text for name, text in words.items()}
+        return {f"{side}_{name}": text for name, text in words.items()}
 
     async def open(
         self, stack: AsyncExitStack, providers: Providers | None, console: Console

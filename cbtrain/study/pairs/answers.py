@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,11 +23,13 @@ from cbtrain.study.pairs.answerer import Answerer
 from cbtrain.study.pairs.prompts import Prompt
 
 STARTED, ANSWER = "started", "answer"
-"""Kinds of the journal's records: who answers, with which seed; and one answer."""
+"""Kinds of the journal's records: who gives the answers of one side, with which seed; and one answer."""
+
+Side = Literal["chosen", "rejected"]
 
 SHAPES: dict[str, Shape] = {
-    STARTED: {"settings": is_section},
-    ANSWER: {"key": is_text, "text": is_text, "problem": is_text, "facts": is_section},
+    STARTED: {"side": is_text, "settings": is_section},
+    ANSWER: {"side": is_text, "key": is_text, "text": is_text, "problem": is_text, "facts": is_section},
     **ledger.SHAPES,
 }
 
@@ -61,11 +63,11 @@ def answers_beside(path: Path) -> Path:
 
 
 async def answer_prompts(
-    prompts: Sequence[Prompt], answerer: Answerer, journal_path: Path, console: Console
+    prompts: Sequence[Prompt], answerer: Answerer, side: Side, journal_path: Path, console: Console
 ) -> tuple[dict[str, Answer], list[str]]:
     """Return the answers to ``prompts`` by their keys, and why each of the others has none that may be had later.
-    Answers in the journal are not asked for again. Raises UserError if the journal is that of other answers, or if
-    nothing can be asked; Stopped after a signal."""
+    Answers of this ``side`` in the journal are not asked for again. Raises UserError if those are of another answerer,
+    or if nothing can be asked; Stopped after a signal."""
     settings = {"answerer": answerer.identity, "seed": answerer.config.seed}
     providers_config = answerer.config.providers
 
@@ -74,7 +76,7 @@ async def answer_prompts(
 
     with StopRequest(providers_config.stop_wait_s, warn) as stop, Journal(journal_path) as journal:
         events = list(read(journal_path, SHAPES))
-        answers = _earlier(journal, events, settings)
+        answers = _earlier(journal, [event for event in events if event.get("side") == side], side, settings)
         missing = [prompt for prompt in prompts if prompt.key not in answers]
         if not missing:
             return answers, []
@@ -84,29 +86,31 @@ async def answer_prompts(
                 api = Providers(providers_config, events=journal, earlier_events=events, stop=stop, warn=warn)
                 providers = await stack.enter_async_context(api)
             speaker = await answerer.open(stack, providers, console)
-            with _bar(console) as bar:
+            with _bar(side, console) as bar:
                 task = bar.add_task("", total=len(prompts), completed=len(prompts) - len(missing))
                 permits = asyncio.Semaphore(answerer.config.evaluation.sessions_in_flight)
-                asking = _Asking(answerer.config.seed, speaker, journal, stop, permits, lambda: bar.advance(task))
+                asking = _Asking(answerer.config.seed, side, speaker, journal, stop, permits, lambda: bar.advance(task))
                 works = [asking.answer(prompt) for prompt in missing]
                 done = await stop.together(works, lambda: f"{bar.tasks[0].completed:,.0f} of {len(prompts):,} answers")
     answers |= {prompt.key: answer for prompt, answer in zip(missing, done, strict=True) if isinstance(answer, Answer)}
     return answers, [why for why in done if isinstance(why, str)]
 
 
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("Answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def _bar(side: Side, console: Console) -> Progress:
+    columns = (TextColumn(f"Answers to be {side}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _earlier(journal: Journal, events: Sequence[Mapping[str, Any]], settings: dict[str, Any]) -> dict[str, Answer]:
-    """Return the answers of earlier processes. Raises UserError if others gave them."""
+def _earlier(
+    journal: Journal, events: Sequence[Mapping[str, Any]], side: Side, settings: dict[str, Any]
+) -> dict[str, Answer]:
+    """Return the answers of earlier processes, by the ``events`` of one side. Raises UserError if others gave them."""
     begun = next((event["settings"] for event in events if event["kind"] == STARTED), None)
     if begun is None:
-        journal.append(STARTED, settings=settings)
+        journal.append(STARTED, side=side, settings=settings)
     elif begun != settings:
         changed = next((name for name in settings if begun.get(name) != settings[name]), "settings")
-        problem = f"it holds answers with another {changed} (model, prompt format, sampling or seed)"
+        problem = f"it holds {side} answers with another {changed} (model, prompt format, sampling or seed)"
         raise UserError(problem, where=journal.path, hint="Repeat the settings, or choose another --out.")
     return {
         event["key"]: Answer(event["text"], event["problem"], event["facts"])
@@ -118,6 +122,7 @@ def _earlier(journal: Journal, events: Sequence[Mapping[str, Any]], settings: di
 @dataclass(frozen=True, slots=True)
 class _Asking:
     seed: int
+    side: Side
     speaker: Callable[[str], Speaker]
     journal: Journal
     stop: StopRequest
@@ -148,6 +153,7 @@ class _Asking:
         await asyncio.to_thread(
             self.journal.append,
             ANSWER,
+            side=self.side,
             key=prompt.key,
             text=answer.text,
             problem=answer.problem,

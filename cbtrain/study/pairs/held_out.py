@@ -23,6 +23,9 @@ from cbtrain.transcripts.split import load_split
 OPTION = "--keep-out"
 MOST_NAMED = 6
 
+NUMBERS = 2**48
+"""Patients' numbers are below it."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeepOut:
@@ -34,8 +37,17 @@ class KeepOut:
     names: frozenset[str] = frozenset()
     seed: int = 0
 
-    def keeps(self, patient: str) -> bool:
-        return patient in self.names or seed_from(f"{self.seed}|keep out|{patient}") < self.share * 2**48
+    def among(self, patients: Sequence[str]) -> list[str]:
+        """Return those of ``patients`` who are kept. A share above 0 keeps at least one of several, and not all."""
+        if not self.share:
+            return [patient for patient in patients if patient in self.names]
+        drawn = sorted(patients, key=self._number)
+        count = sum(self._number(patient) < self.share * NUMBERS for patient in drawn)
+        count = min(max(count, 1), len(drawn) - 1) if len(drawn) > 1 else count
+        return sorted(drawn[:count])
+
+    def _number(self, patient: str) -> int:
+        return seed_from(f"{self.seed}|keep out|{patient}")
 
 
 def keep_out(said: str, seed: int) -> KeepOut:
@@ -90,7 +102,7 @@ def admit(patients: Iterable[str], runs: Sequence[Path], keep: KeepOut | None) -
     if keep is None:
         what = f"who of {counted(len(free), 'patient')} is kept for the final test?"
         raise UserError(what, where=OPTION, hint=f"Say {OPTION} 0.5 for a half, or name a file of their names.")
-    kept = [patient for patient in free if keep.keeps(patient)]
+    kept = keep.among(free)
     used = [patient for patient in free if patient not in set(kept)]
     if not used:
         raise UserError(f"it keeps all {counted(len(free), 'patient')}", where=OPTION, hint="Keep fewer of them.")

@@ -62,7 +62,10 @@ def test_a_killed_command_continues_and_held_out_patients_are_never_asked_for(co
     assert not out.exists()
     before = {event["key"]: event["text"] for event in read(journal) if event["kind"] == "answer"}
     assert main([*command, "--temperature", "0.1"]) == 2
-    assert "it holds answers with another answerer (model, prompt format, sampling or seed)" in capsys.readouterr().err
+    assert (
+        "it holds rejected answers with another answerer (model, prompt format, sampling or seed)"
+        in capsys.readouterr().err
+    )
     assert main(command) == 0
     keys = [event["key"] for event in read(journal) if event["kind"] == "answer"]
     assert len(keys) == len(set(keys)) > len(before)  # nothing was asked for twice
@@ -92,7 +95,7 @@ def test_a_killed_command_continues_and_held_out_patients_are_never_asked_for(co
 
 def test_answers_of_an_api_need_consent_and_failures_are_asked_for_again(corpus, tmp_path, capsys):
     def run(*more):
-        status = main(words(corpus, out, "--provider", provider, *more))
+        status = main(words(corpus, out, "--provider", provider, *map(str, more)))
         return status, *capsys.readouterr()
 
     out, provider = tmp_path / "pairs.jsonl", tmp_path / "api.yaml"
@@ -105,11 +108,21 @@ def test_answers_of_an_api_need_consent_and_failures_are_asked_for_again(corpus,
         assert (status, err) == (0, "")
     assert {pair["rejected"][0]["text"] for pair in records(out)} == {"It will be fine."}
     facts = records(out)[0]["facts"]
+    assert facts["chosen_by"] == "the transcript"
     assert (facts["rejected_model"], facts["rejected_model_as_returned"]) == ("other", "returned-name")
     assert "model also speaks for the patient" not in shown
     out.unlink()
     status, _, err = run("--provider-model", "other")  # the server is gone: all answers are on disk
     assert (status, err) == (0, "")
+    out.unlink()
+    with background(lambda number, body: completion(f"Better {body['model']}.")) as server:
+        large = tmp_path / "large.yaml"
+        large.write_text(json.dumps({"base_url": server.url, "model": "large", "backoff_s": 0.01}))
+        status, _, err = run("--provider-model", "other", "--chosen-provider", large)
+        assert (status, err) == (0, "")
+    assert {pair["chosen"][0]["text"] for pair in records(out)} == {"Better large."}
+    assert {pair["rejected"][0]["text"] for pair in records(out)} == {"It will be fine."}  # not asked for again
+    assert {pair["facts"]["chosen_model"] for pair in records(out)} == {"large"}
     (tmp_path / "pairs.jsonl.answers").unlink()
     out.unlink()
     status, _, err = run()

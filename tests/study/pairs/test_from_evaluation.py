@@ -22,6 +22,7 @@ from cbtrain.study.pairs.from_evaluation import (
     Wanted,
     pairs_of_evaluation,
 )
+from cbtrain.study.pairs.held_out import KeepOut
 from cbtrain.study.pairs.rated import RatedRuns, RatedSession
 from cbtrain.study.pairs.run_plan import RunPlan
 from cbtrain.transcripts.types import Turn
@@ -148,6 +149,19 @@ def test_held_out_patients_never_enter(run, tmp_path, capsys):
         assert not refused.exists()
     status, _, err = make(capsys, run, "--out", out, "--keep-out", "0")
     assert (status, "already exists" in err) == (2, True)
+
+
+def test_a_share_of_patients_is_kept_for_good_and_never_all_or_nobody():
+    everybody = [f"p{number:03}" for number in range(400)]
+    half = KeepOut("0.5", 0.5, seed=3)
+    kept = set(half.among(everybody))
+    assert 150 < len(kept) < 250
+    assert set(half.among(everybody[:200])) == kept & set(everybody[:200])  # who is added moves no other
+    assert kept != set(KeepOut("0.5", 0.5, seed=4).among(everybody))
+    for few in (everybody[:2], everybody[5:8]):
+        assert len(KeepOut("0.001", 0.001).among(few)) == 1
+        assert len(KeepOut("0.999", 0.999).among(few)) == len(few) - 1
+    assert KeepOut("0").among(everybody) == []
 
 
 def rated_session(name, arm, seed, score, *texts, patient="ann", **more):
