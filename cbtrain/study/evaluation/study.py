@@ -26,6 +26,7 @@ from cbtrain.study.evaluation.context_check import check_contexts
 from cbtrain.study.evaluation.judges import Jury, jury_of
 from cbtrain.study.evaluation.local_weights import LocalWeights, layout_digest, local_weights
 from cbtrain.study.evaluation.patient_player import PatientPlayer
+from cbtrain.study.evaluation.patients_of_pairs import refuse_patients_of_pairs
 from cbtrain.study.evaluation.problems import Problems
 from cbtrain.study.evaluation.protocol import EvaluationProtocol, notes_on_judges
 from cbtrain.study.evaluation.simulate import sessions_of
@@ -93,6 +94,8 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
         adapters = [(therapist.name, therapist.weights) for therapist in therapists]
         adapters += [("the patients' model", player.weights)] if settings.patient_model else []
         treated = _of_corpus(config, corpus, adapters if trained is None else [], console)
+    with problems.collected("evaluation.patients"):
+        refuse_patients_of_pairs(treated, config, trained, therapists)
     protocol = replace(protocol_of(config, treated, jury, therapists, player, problems), questionnaire=questionnaire)
     problems.refuse()
     sessions = sessions_of(protocol)

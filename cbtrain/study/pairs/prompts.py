@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cbtrain.errors import UserError
 from cbtrain.files import text_digest
 from cbtrain.tokens.config import TokensConfig
 from cbtrain.tokens.dialogue import own_prompt, system_prompts
@@ -42,9 +43,13 @@ class Prompt:
 
 def draw_prompts(courses: Iterable[Course], per_session: int, seed: int, tokens: TokensConfig) -> list[Prompt]:
     """Return at most ``per_session`` prompts of each session, in the order of the corpus. More of them for the same
-    ``seed`` contain the fewer. Turns that are context only (weight 0) are no chosen answers."""
+    ``seed`` contain the fewer. Turns that are context only (weight 0) are no chosen answers. Raises UserError on a
+    session that is a pair already."""
     prompts = []
     for course in courses:
+        if pair := next((session for session in course.sessions if session.preference is not None), None):
+            hint = "Name transcripts; pairs that are there already can be trained as they are."
+            raise UserError("it is a pair of answers, no session", where=pair.where or pair.id, hint=hint)
         for session, system in zip(course.sessions, system_prompts(course, "therapist", tokens), strict=True):
             places = [index for index in range(len(session.turns)) if _is_answer(session, index)]
             random.Random(f"{seed}|{session.id}").shuffle(places)

@@ -16,10 +16,13 @@ from cbtrain.transcripts.types import Session
 
 PATIENTS_SCHEMA = "cbtrain.pair-patients/1"
 
+BESIDE = ".patients.json"
+"""What the name of a file of pairs has added in the file that says whose they are."""
+
 
 def patients_beside(path: Path) -> Path:
     """Return the file that says of which patients the pairs in ``path`` are."""
-    return path.with_name(f"{path.name}.patients.json")
+    return path.with_name(f"{path.name}{BESIDE}")
 
 
 def require_new_file(path: Path) -> None:

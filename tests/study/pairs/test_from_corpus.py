@@ -12,11 +12,14 @@ from loopback import background, completion
 
 from cbtrain.cli.main import main
 from cbtrain.config.loading import load_config
+from cbtrain.errors import UserError
 from cbtrain.journal import read
 from cbtrain.study.pairs.answers import Answer
 from cbtrain.study.pairs.from_corpus import CUT, EMPTY, SAME, UNUSABLE, WHY, pairs_of_corpus
 from cbtrain.study.pairs.prompts import draw_prompts
+from cbtrain.transcripts.preference import pair_session
 from cbtrain.transcripts.reading import read as read_corpus
+from cbtrain.transcripts.types import Course, Session, Turn
 
 PATIENTS = ("ann", "bea", "cem", "dov", "eva", "fay", "gil", "hal")
 ASKS = ("When did that begin?", "What did you think then?", "How sure are you?", "What else could it mean?")
@@ -146,6 +149,9 @@ def test_what_is_left_out_is_counted_and_more_prompts_hold_the_fewer(corpus):
     assert {prompt.key for prompt in few} < {prompt.key for prompt in many}
     assert all(prompt.chosen.role == "therapist" and prompt.turns[-1].role == "patient" for prompt in many)
     assert {prompt.key for prompt in few} != {prompt.key for prompt in draw_prompts(courses, 2, 6, tokens)}
+    pair = pair_session(Session("p", 1, ()), [Turn("therapist", "Hello.")], [Turn("therapist", "Yes?")])
+    with pytest.raises(UserError, match="p/1: it is a pair of answers, no session"):
+        draw_prompts([Course("p", (pair,))], 2, 5, tokens)
     given = [
         Answer("An answer.", "", {"finish_reason": "stop", "seed": 7}),
         Answer("Cut", "", {"finish_reason": "length"}),
