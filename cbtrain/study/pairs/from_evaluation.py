@@ -28,6 +28,7 @@ MARGIN = 0.1
 
 FAILED = "sessions failed"
 UNRATED = "sessions without a score by all who rate"
+UNMATCHED = "sessions without another one to compare with"
 OTHER_SUMMARY = "pairs of sessions began with different knowledge of earlier ones"
 ALONE = (
     "pairs of sessions share no dialogue state: a patient's words differ first, or one session is the other's beginning"
@@ -67,7 +68,9 @@ def pairs_of_evaluation(
     left_out: Counter[str] = Counter()
     usable = list(_usable([one for one in rated.sessions if one.session.patient in set(patients)], left_out))
     pairs: dict[tuple[Any, ...], Session] = {}
+    compared: set[str] = set()
     for first, second in _comparable(usable, wanted.by):
+        compared |= {first.name, second.name}
         assert first.score is not None
         assert second.score is not None
         better, worse = (first, second) if first.score >= second.score else (second, first)
@@ -83,6 +86,7 @@ def pairs_of_evaluation(
             left_out[UNUSABLE] += 1
         elif pairs.setdefault(_words_of(pair), pair) is not pair:
             left_out[AGAIN] += 1
+    left_out[UNMATCHED] += len({one.name for one in usable} - compared)
     opposed = [key for key in pairs if (key[0], key[2], key[1]) in pairs]
     left_out[OPPOSED] += len(opposed)
     return MadePairs([pair for key, pair in pairs.items() if key not in set(opposed)], +left_out)

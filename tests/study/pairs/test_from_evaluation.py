@@ -18,6 +18,7 @@ from cbtrain.study.pairs.from_evaluation import (
     CLOSE,
     FAILED,
     OPPOSED,
+    UNMATCHED,
     UNRATED,
     Wanted,
     pairs_of_evaluation,
@@ -196,7 +197,7 @@ def test_seeds_are_compared_within_an_arm_and_contradictions_are_left_out():
     made = pairs_of_evaluation(RatedRuns(mirrored, "scale", ("judge",), 100.0), ["ann"], Wanted("seed"), {})
     assert (made.pairs, made.left_out[OPPOSED]) == ([], 2)
     by_arm = pairs_of_evaluation(rated, ["ann"], Wanted("arm"), {})
-    assert (by_arm.pairs, by_arm.left_out[ALONE]) == ([], 2)
+    assert (by_arm.pairs, by_arm.left_out[ALONE], by_arm.left_out[UNMATCHED]) == ([], 2, 1)
 
 
 @pytest.mark.parametrize("words", ["--by moon", "--judge a --people", ""])
