@@ -109,6 +109,10 @@ def test_answers_of_an_api_need_consent_and_failures_are_asked_for_again(corpus,
         provider.write_text(json.dumps({"base_url": server.url, "model": "m", "backoff_s": 0.01, "max_retries": 0}))
         status, shown, err = run("--provider-model", "other")
         assert (status, err) == (0, "")
+        held_out = json.loads((tmp_path / "pairs.jsonl.patients.json").read_text())["held_out_by_the_split"]
+        assert len(held_out) >= 2
+        asked = json.dumps(server.bodies)
+        assert {name for name in PATIENTS if f"I am {name}," in asked} == set(PATIENTS) - set(held_out)
     assert {pair["rejected"][0]["text"] for pair in records(out)} == {"It will be fine."}
     facts = records(out)[0]["facts"]
     assert facts["chosen_by"] == "the transcript"
