@@ -1,8 +1,9 @@
 """Held-out patients never enter pairs: what a model is trained on must not measure it later.
 
-Two rules. Patients in the validation or test part of a run's own split are refused, always. Of the others that an
-evaluation treated, whoever makes pairs says who is kept for the final test: a share, drawn by a number that each
-patient has for good (so that a patient who is added moves no other), or their names.
+Two rules. Patients in the validation or test part of a split behind the run (its own, or that of a therapist's
+training) are refused, always. Of the others that an evaluation treated, whoever makes pairs says who is kept for the
+final test: a share, drawn by a number that each patient has for good (so that a patient who is added moves no other),
+or their names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from cbtrain.eval.report.formatting import counted
 from cbtrain.eval.simulation.seeds import seed_from
 from cbtrain.files import exists, expanded
 from cbtrain.settings import parse_yaml
+from cbtrain.study.pairs.run_plan import read_plan
 from cbtrain.study.run_files import CONFIG, STATE
 from cbtrain.transcripts.source import read_text
 from cbtrain.transcripts.split import load_split
@@ -141,13 +143,21 @@ def _named(patients: Iterable[str]) -> str:
 
 
 def _held_out_in(run: Path, patients: Sequence[str]) -> list[str]:
-    """Return those of ``patients`` whom the split of ``run`` holds out: all, if they are the file of a test part."""
-    if (run / STATE).is_file():
-        parts = load_split(run / STATE)
-        held_out = {*parts["validation"], *parts["test"]}
-        return [patient for patient in patients if patient in held_out]
+    """Return those of ``patients`` whom a split holds out: that of ``run``, or of a run in which one of its therapists
+    was trained; all of them, if they are the file of a test part."""
+    splits = [load_split(state) for state in _trained_runs(run)]
+    held_out = {patient for parts in splits for side in ("validation", "test") for patient in parts[side]}
     path = run / CONFIG
     settings = parse_yaml(lambda: path.read_text(encoding="utf-8"), path) if path.is_file() else None
     settings = settings if isinstance(settings, dict) else {}
     corpus, evaluation = (settings.get(name) or {} for name in ("corpus", "evaluation"))
-    return list(patients) if corpus.get("test") is not None and evaluation.get("patients") is None else []
+    if corpus.get("test") is not None and evaluation.get("patients") is None:
+        return list(patients)
+    return [patient for patient in patients if patient in held_out]
+
+
+def _trained_runs(run: Path) -> list[Path]:
+    """Return the files that say how patients were split in the trainings behind ``run``, as far as they are here."""
+    adapters = [about.get("adapter folder") for about in read_plan(run).therapists.values()]
+    folders = [run, *(expanded(str(adapter)).parent for adapter in adapters if adapter)]
+    return [folder / STATE for folder in dict.fromkeys(folders) if (folder / STATE).is_file()]

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from cbtrain.cli.main import main
 from cbtrain.eval.rating.scores import read_scores_csv, write_scores_csv
@@ -129,6 +130,12 @@ def test_held_out_patients_never_enter(run, tmp_path, capsys):
     assert status == 0
     assert {pair["patient"] for pair in records(out)} == {GERALD}
     assert f"2 patients refused, held out by the split of trained: {LUCIA}, {TESS}" in shown
+    behind = shutil.copytree(run, tmp_path / "behind")
+    plan = yaml.safe_load((behind / "plan.yaml").read_text())
+    plan["therapists"]["asks"]["adapter folder"] = str(trained / "therapist")
+    (behind / "plan.yaml").write_text(yaml.safe_dump(plan))
+    assert make(capsys, behind, "--out", tmp_path / "of-adapter.jsonl", "--keep-out", "0")[0] == 0
+    assert {pair["patient"] for pair in records(tmp_path / "of-adapter.jsonl")} == {GERALD}
     split["test"] = [TESS, GERALD]
     (trained / "study.json").write_text(json.dumps({"corpus": {"split": split}}))
     refused = tmp_path / "refused.jsonl"
