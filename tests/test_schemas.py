@@ -14,7 +14,6 @@ SCHEMAS = {
     "cbtrain.pair/1",
     "cbtrain.patient/1",
     "cbtrain.patient_audit/1",
-    "cbtrain.pair/1",
     "cbtrain.power/1",
     "cbtrain.profile/1",
     "cbtrain.rater/1",

@@ -338,10 +338,8 @@ def _detect(path: Path, options: ReadOptions) -> str:
                     problem = f"both {canonical.SESSIONS[0]} and {pairs.PAIRS[0]} are in it"
                     raise UserError(problem, where=path, hint="Name one of the files, or say --format pairs.")
                 return name
-        detected = next(
-            filter(None, (_sniff(file, options) for file in records.data_files(path, options.metadata))), None
-        )
-        if detected:
+        sniffed = (_sniff(file, options) for file in records.data_files(path, options.metadata))
+        if detected := next(filter(None, sniffed), None):
             return detected
         if plain_text.detects(path):
             return "text"

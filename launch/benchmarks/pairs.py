@@ -60,7 +60,8 @@ def _row(beginning: int, parsed: argparse.Namespace) -> dict[str, Any]:
     prompt, *answers = (random.integers(0, architecture.vocabulary, n) for n in (beginning, *[parsed.answer] * 2))
     mask = np.concatenate([np.zeros(beginning), np.ones(parsed.answer)]).astype(np.float32)
     whole = [Document("answer", np.concatenate([prompt, answer]).astype(np.int32), mask) for answer in answers]
-    packed, two = build_pack([joined(*whole, "pair")]), build_pack(whole)
+    chosen, rejected = whole
+    packed, two = build_pack([joined(chosen, rejected, "pair")]), build_pack(whole)
     scenario = Scenario(architecture, WeightFormat("fp32", torch.float32), LoraConfig(rank=16))
     decoder = random_decoder(scenario, torch.device("cpu")).train()
     reference = torch.zeros(1, 2)
@@ -71,9 +72,9 @@ def _row(beginning: int, parsed: argparse.Namespace) -> dict[str, Any]:
             found = answers_of(*token_losses(decoder, packed), packed)
         else:
             losses, _ = token_losses(decoder, two)
-            sums = [-part.sum()[None] for part in losses.split(parsed.answer)]
-            lengths = [torch.tensor([float(parsed.answer)])] * 2
-            found = Answers(*sums, torch.zeros(1), *lengths, torch.zeros(1), torch.ones(1))
+            first, second = (-part.sum()[None] for part in losses.split(parsed.answer))
+            length, none = torch.tensor([float(parsed.answer)]), torch.zeros(1)
+            found = Answers(first, second, none, length, length, none, torch.ones(1))
         values, _ = dpo(found, reference, 0.1)
         values.sum().backward()
         return time.perf_counter() - began

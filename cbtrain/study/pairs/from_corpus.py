@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from cbtrain.errors import UserError
 from cbtrain.study.pairs.answers import Answer
 from cbtrain.study.pairs.made import MadePairs
-from cbtrain.study.pairs.pair_line import SYSTEM
 from cbtrain.study.pairs.prompts import Prompt
-from cbtrain.study.pairs.writing import made_by
+from cbtrain.study.pairs.writing import SYSTEM, made_by
 from cbtrain.transcripts.preference import pair_session
 from cbtrain.transcripts.types import Session, Turn
 

@@ -15,9 +15,8 @@ from typing import Any, Literal
 from cbtrain.errors import UserError
 from cbtrain.study.pairs.forks import answer_at, fork_of
 from cbtrain.study.pairs.made import MadePairs
-from cbtrain.study.pairs.pair_line import SYSTEM
 from cbtrain.study.pairs.rated import RatedRuns, RatedSession
-from cbtrain.study.pairs.writing import made_by
+from cbtrain.study.pairs.writing import SYSTEM, made_by
 from cbtrain.transcripts.preference import pair_session
 from cbtrain.transcripts.types import Session, Turn
 

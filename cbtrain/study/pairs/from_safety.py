@@ -11,10 +11,9 @@ from typing import Any
 
 from cbtrain.errors import UserError
 from cbtrain.study.pairs.made import MadePairs
-from cbtrain.study.pairs.pair_line import SYSTEM
 from cbtrain.study.pairs.safety_form import Judged
 from cbtrain.study.pairs.suspects import Reply
-from cbtrain.study.pairs.writing import made_by
+from cbtrain.study.pairs.writing import SYSTEM, made_by
 from cbtrain.transcripts.preference import pair_session
 from cbtrain.transcripts.types import Session, Turn
 

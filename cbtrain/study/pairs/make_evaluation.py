@@ -10,9 +10,8 @@ from cbtrain.eval.report.formatting import counted
 from cbtrain.study.pairs.from_evaluation import Wanted, margin_of, pairs_of_evaluation
 from cbtrain.study.pairs.held_out import KeepOut, about_patients, admit, kept_facts, told
 from cbtrain.study.pairs.made import MadePairs, Say
-from cbtrain.study.pairs.pair_line import SYSTEM
 from cbtrain.study.pairs.rated import read_rated
-from cbtrain.study.pairs.writing import require_new_file, write_pairs
+from cbtrain.study.pairs.writing import SYSTEM, require_new_file, write_pairs
 
 CREDIT = (
     "note: each score is of a whole session and is credited to the one answer in which two sessions part; that this "

@@ -11,10 +11,13 @@ from typing import Any
 import cbtrain
 from cbtrain.errors import UserError
 from cbtrain.files import atomic_file, write_atomic
-from cbtrain.study.pairs.pair_line import pair_line
 from cbtrain.transcripts.types import Session
+from cbtrain.transcripts.writing import pair_record
 
 PATIENTS_SCHEMA = "cbtrain.pair-patients/1"
+
+SYSTEM = "system"
+"""The fact that holds the system prompt with which the prompt was answered."""
 
 BESIDE = ".patients.json"
 """What the name of a file of pairs has added in the file that says whose they are."""
@@ -49,7 +52,7 @@ def write_pairs(pairs: Sequence[Session], path: Path, about: Mapping[str, Any]) 
     write_atomic(patients_beside(path), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for pair in pairs:
-            file.write(json.dumps(pair_line(pair, pair.course), ensure_ascii=False) + "\n")
+            file.write(json.dumps(pair_record(pair), ensure_ascii=False) + "\n")
 
 
 def made_by() -> str:
