@@ -20,6 +20,7 @@ from cbtrain.tokens.document_builder import DocumentBuilder, Unit, units_of
 from cbtrain.tokens.pair_builder import PairBuilder
 from cbtrain.tokens.tokenize import NothingUsable, TokenizedCorpus, cache_root, tokenize
 from cbtrain.training.config import StageConfig
+from cbtrain.transcripts.preference import held_out_name
 from cbtrain.transcripts.types import Course, Role
 
 
@@ -60,11 +61,13 @@ def training_part(
     if speaker == "therapist" and config.tokens.system == "none" and renderer.own_system_text:
         written = f"the chat template writes one of its own, as it will in serving: {renderer.own_system_text}"
         say(console, f"{speaker}: no system prompt is trained, but {written}")
+    units = course_units(corpus.split.train, speaker, config)
+    _check_objective(speaker, settings, units, config, console)
     columns = (TextColumn(f"Tokenizing for the {speaker}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         train = tokenize(
-            course_units(corpus.split.train, speaker, config),
+            units,
             make_builder(renderer, speaker, settings, positions, config, measured=False),
             budget=settings.token_budget,
             seed=settings.seed,
@@ -76,6 +79,20 @@ def training_part(
         say(console, train.note)
     _say_skipped(speaker, "training", train, config, console)
     return train
+
+
+def _check_objective(
+    speaker: Role, settings: StageConfig, units: Sequence[Unit], config: StudyConfig, console: Console
+) -> None:
+    """Raise UserError if answers are to be compared and no unit is a pair of them; say what is learnt of pairs if they
+    are not compared."""
+    pairs = any(session.preference for unit in units for session in unit.sessions)
+    if settings.objective != "sft" and not pairs:
+        problem = f"{settings.objective} compares answers, and the corpus has sessions, no pairs of answers"
+        hint = "Give records with prompt, chosen and rejected (docs/preferences.md), or set therapist.objective=sft."
+        raise UserError(problem, where=config.corpus.path, hint=hint)
+    if settings.objective == "sft" and pairs and speaker == "therapist":
+        say(console, "therapist: of pairs the chosen answers are learnt, and the rejected ones are not used")
 
 
 def validation_part(
@@ -155,17 +172,20 @@ def held_out_datasets(
     builder = make_builder(renderer, "therapist", settings, positions, config, measured=True)
     datasets: dict[str, TokenizedCorpus] = {}
     skipped: list[str] = []
+    patients: dict[str, list[Course]] = {}
     for course in corpus.split.test:
+        patients.setdefault(held_out_name(course), []).append(course)
+    for patient, courses in patients.items():
         try:
-            datasets[course.id] = tokenize(
-                units_of(course, config.tokens, system_prompts(course, "therapist", config.tokens)),
+            datasets[patient] = tokenize(
+                course_units(courses, "therapist", config),
                 builder,
                 budget=config.evaluation.perplexity_tokens,
                 seed=config.seed,
                 skip_bad=config.corpus.skip_bad,
             )
         except NothingUsable as error:
-            if not datasets and course is corpus.split.test[-1]:
+            if not datasets and patient == [*patients][-1]:
                 problem = f"no {config.tokens.document} of the test part can be used, e.g. {error.what}"
                 hint = "Choose another split.seed or corpus.test, or none: split.test=0 trains without."
                 raise UserError(problem, where=error.where, hint=hint) from None

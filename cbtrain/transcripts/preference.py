@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from cbtrain.errors import UserError
-from cbtrain.transcripts.types import Preference, Session, Turn
+from cbtrain.transcripts.types import Course, Preference, Session, Turn
 
 SAME = "chosen and rejected are the same words"
 FIX = "Mend or remove the record, or leave out bad ones with corpus.skip_bad=true."
@@ -103,6 +103,12 @@ def why_no_pair(session: Session) -> str:
         if problem := why_no_answer(prompt, answer):
             return f"{name}: {problem}"
     return SAME if words(chosen) == words(preference.rejected) else ""
+
+
+def held_out_name(course: Course) -> str:
+    """Return what a held-out patient is called in an evaluation: pairs of answers of one patient are courses of their
+    own, and one patient."""
+    return course.patient if any(session.preference for session in course.sessions) else course.id
 
 
 def refuse_mixed(first: Session, session: Session) -> None:

@@ -7,8 +7,8 @@ import json
 
 import numpy as np
 import torch
-from answer_pairs import pairs
 from batches import micro_batches
+from pair_documents import pairs
 from tiny_architecture import TINY
 
 from cbtrain.model import head

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from answer_pairs import pairs
+from pair_documents import pairs
 from rich.console import Console
 from tiny_architecture import TINY
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from adapted_decoder import adapted, errors
-from answer_pairs import pair, plain_answers
 from batches import micro_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pair_documents import pair, plain_answers
 from tiny_architecture import TINY
 
 from cbtrain.model.config import LoraConfig

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -35,6 +36,8 @@ from cbtrain.study.evaluation.treated import Treated, named_patients
 from cbtrain.study.run_files import STATE
 from cbtrain.study.trained_run import TrainedRun
 from cbtrain.tokens.chat_files import saved_prompt
+from cbtrain.transcripts.preference import held_out_name
+from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.reading import SAMPLE
 
 MOST_NAMED = 6
@@ -95,7 +98,8 @@ def open_study(config: StudyConfig, folder: Path, console: Console, *, allow_upl
         adapters += [("the patients' model", player.weights)] if settings.patient_model else []
         treated = _of_corpus(config, corpus, adapters if trained is None else [], console)
     with problems.collected("evaluation.patients"):
-        refuse_patients_of_pairs(treated, config, trained, therapists)
+        if treated.source:  # those of the corpus are of its test part
+            refuse_patients_of_pairs(treated, config, trained, therapists)
     protocol = replace(protocol_of(config, treated, jury, therapists, player, problems), questionnaire=questionnaire)
     problems.refuse()
     sessions = sessions_of(protocol)
@@ -248,7 +252,7 @@ def _of_corpus(
 ) -> Treated:
     """Return who is treated: held-out patients, none of whom one of ``adapters`` (each with its name) was trained on,
     as far as its run's folder says."""
-    patients = [course.id for course in corpus.split.test]
+    patients = {course.id: course for course in corpus.split.test}
     known = set[str]()
     for name, weights in adapters:
         if weights is not None and weights.adapter is not None:
@@ -256,12 +260,14 @@ def _of_corpus(
     if seen := [patient for patient in patients if patient in known]:
         names = ", ".join(seen[:MOST_NAMED]) + (f" and {len(seen) - MOST_NAMED} more" if seen[MOST_NAMED:] else "")
         say(console, f"note: left out, since a therapist here was trained or chosen on them: {names}")
-        patients = [patient for patient in patients if patient not in known]
+        patients = {patient: course for patient, course in patients.items() if patient not in known}
     if not patients:
         hint = "Name other patients with corpus.path or corpus.test."
         raise UserError("every patient was in the training of a therapist", where=config.corpus.path, hint=hint)
-    profiles = corpus.profiles()
-    return Treated({patient: profiles[patient] for patient in patients[: config.evaluation.max_patients]})
+    profiles: dict[str, Profile | None] = {}
+    for course in patients.values():
+        profiles.setdefault(held_out_name(course), course.profile)
+    return Treated(dict(islice(profiles.items(), config.evaluation.max_patients)))
 
 
 def _trained_on(name: str, adapter: Path, corpus: StudyCorpus, config: StudyConfig, console: Console) -> set[str]:

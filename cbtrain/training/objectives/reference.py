@@ -4,6 +4,7 @@ adapter off, so there is no second model."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -27,10 +28,10 @@ def known_reference(pack: Pack, device: torch.device) -> Tensor | None:
     return torch.tensor(known, dtype=torch.float64).to(device, non_blocking=True)
 
 
-def base_answers(decoder: Decoder, pack: Pack) -> Tensor:
-    """Return the log-probabilities (nats) of both answers of each pair by ``decoder`` without its adapter, without
-    gradients: ``[pairs, 2]``."""
-    with torch.no_grad(), decoder.with_adapter(False):
+def base_answers(decoder: Decoder, pack: Pack, *, untrained: bool = False) -> Tensor:
+    """Return the log-probabilities (nats) of both answers of each pair by ``decoder`` without its adapter, or as it is
+    if that is ``untrained``, without gradients: ``[pairs, 2]``."""
+    with torch.no_grad(), nullcontext() if untrained else decoder.with_adapter(False):
         answers = answers_of(*token_losses(decoder, pack), pack)
     return torch.stack([answers.chosen, answers.rejected], dim=1)
 
@@ -41,15 +42,16 @@ def measure_reference(
     pack_tokens: int,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> NDArray[np.float64]:
-    """Return :func:`base_answers` of all ``documents``, pairs of answers: float64 ``[D, 2]``, the same on every rank.
-    All ranks share the work; ``progress`` is called with the packs done and all of this rank's."""
+    """Return :func:`base_answers` of all ``documents``, pairs of answers, by a ``decoder`` that is not trained yet:
+    float64 ``[D, 2]``, the same on every rank. All ranks share the work; ``progress`` is called with the packs done and
+    all of this rank's."""
     planned = plan_packs(documents.lengths, pack_tokens, search=False).packs
     own = planned[distributed.rank() :: distributed.world()]
     was_training = decoder.training
     decoder.eval()
     found: list[tuple[list[int], NDArray[np.float64]]] = []
     for number, members in enumerate(own, 1):
-        answers = base_answers(decoder, build_pack([documents[index] for index in members]))
+        answers = base_answers(decoder, build_pack([documents[index] for index in members]), untrained=True)
         found.append((list(members), answers.double().cpu().numpy()))
         progress(number, len(own))
     decoder.train(was_training)
