@@ -174,16 +174,15 @@ def test_a_map_names_other_keys(tmp_path):
     assert said(next(read(tmp_path / "b.jsonl", corpus_map=found).sessions()))[1] == [(T, "Since when?")]
 
 
-@pytest.mark.parametrize("name", [n for n, (record, _, _) in SHAPES.items() if isinstance(record["chosen"], list)])
-def test_prompts_of_messages_are_those_that_trl_extracts(name):
-    """The oracle is TRL's own function, on the records of which both answers are lists of messages."""
+@pytest.mark.slow
+def test_prompts_of_messages_are_those_that_trl_extracts():
+    """The oracle is TRL's own function, on the records whose answers are both lists of messages."""
     extract = pytest.importorskip("trl.data_utils").maybe_extract_prompt
-    record, parts, facts = SHAPES[name]
-    if not isinstance(record["rejected"], list) or "content" not in record["chosen"][0]:
-        pytest.skip("not a record of TRL's")
-    theirs = extract(record)
-    assert theirs["prompt"] == messages(parts[0], facts.get("system", ""))
-    assert (theirs["chosen"], theirs["rejected"]) == (messages(parts[1]), messages(parts[2]))
+    for name in ("messages", "implicit messages", "a text beside whole dialogues"):
+        record, parts, facts = SHAPES[name]
+        theirs = extract(record)
+        assert theirs["prompt"] == messages(parts[0], facts.get("system", "")), name
+        assert (theirs["chosen"], theirs["rejected"]) == (messages(parts[1]), messages(parts[2])), name
 
 
 def ours(**more):
