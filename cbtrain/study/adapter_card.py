@@ -67,9 +67,10 @@ def _training(dataset: SpeakerDataset, result: TrainingResult) -> str:
     offered = dataset.train.units_offered
     of = f" of the training part's {offered:,}" if len(sessions) == len(dataset.train.units) else ""
     patients = {session.patient or session.course for session in sessions}
+    what = "pairs of answers" if sessions and sessions[0].preference is not None else "sessions"
     rows = {
         "patients": f"{len(patients):,}",
-        "sessions": f"{len(sessions):,}{of}",
+        what: f"{len(sessions):,}{of}",
         "share of the words": f"{result.share_of_corpus:.1%}",
         "tokens": f"{result.tokens:,}, of them {result.supervised_tokens:,} supervised",
         "epochs": f"{result.epochs:g}",

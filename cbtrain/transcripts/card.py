@@ -198,7 +198,9 @@ def _distribution_table(statistics: Statistics) -> str:
     for quantity, groups in statistics.distributions().items():
         for phase, d in groups.items():
             numbers = (d.mean, d.sd, d.minimum, d.median, d.maximum)
-            rows.append((quantity, phase, f"{d.sessions:,}", *(f"{number:,.0f}" for number in numbers)))
+            rows.append(
+                (quantity.replace("_", " "), phase, f"{d.sessions:,}", *(f"{number:,.0f}" for number in numbers))
+            )
     return _table(("of each session", "phase", "sessions", "mean", "SD", "min", "median", "max"), rows)
 
 

@@ -1,11 +1,16 @@
 """Pairs of answers: the layouts that they come in, what is refused, and what cleaning, split and writers make of them."""
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
+from cbtrain.config.schema import StudyConfig
 from cbtrain.errors import UserError
+from cbtrain.study.corpus import load_corpus
+from cbtrain.study.evaluation.scores import records
 from cbtrain.transcripts.checking import check
 from cbtrain.transcripts.cleaning import clean
 from cbtrain.transcripts.config import CleaningPolicy, SplitConfig, TranscriptsConfig
@@ -258,6 +263,8 @@ def test_pairs_among_sessions_are_refused_by_name(tmp_path):
         read_parts(config)
     with pytest.raises(UserError, match="a pair of answers among sessions"):
         session_record(pair("p", PROMPT, CHOSEN, REJECTED))
+    with pytest.raises(UserError, match="p.jsonl:p: a pair of answers, not a session"):
+        list(records([pair("p", PROMPT, CHOSEN, REJECTED)]))
     mixed = [pair("p", PROMPT, CHOSEN, REJECTED), Session("s", 1, (Turn(P, "Hi."),))]
     with pytest.raises(UserError, match="a session among pairs"):
         write_sessions(mixed, [], tmp_path / "out")
@@ -374,6 +381,22 @@ def test_pairs_of_one_patient_or_one_dialogue_stay_on_one_side():
     sides = {"u01": "test", "u11": "test"}
     parts = split(replace(corpus_of(*unnamed[:4], *unnamed[6:]), sides=sides), SplitConfig(validation=0))
     assert "the prompt of u01 begins as that of u00" in parts.leaks
+
+
+def test_a_study_knows_its_pairs_by_both_answers_and_their_weight(tmp_path):
+    seen = {}
+    for name, last in (("a", ours()), ("b", ours(rejected=of((T, "So what?")))), ("c", ours(weight=2))):
+        records_of = [ours(id=f"{n}", patient=f"{n}", prompt=of((P, f"Day {n}."))) for n in range(3)]
+        lines = [json.dumps(record) for record in [*records_of, {**last, "id": "last", "patient": "last"}]]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pairs.jsonl").write_text("\n".join(lines))
+        console = Console(file=io.StringIO(), width=200)
+        config = StudyConfig.model_validate({"corpus": {"path": str(tmp_path / name)}})
+        summary = load_corpus(config, console).summary
+        assert "4 pairs of answers to 4 prompts, 4 patients" in console.file.getvalue()
+        assert summary["pairs"]["pairs"] == 4
+        seen[summary["fingerprint"]] = name
+    assert len(seen) == 3
 
 
 def test_the_sample_pairs_are_regular():

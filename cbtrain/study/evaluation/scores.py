@@ -243,8 +243,11 @@ SUMMARY, BEGINS_WITH = "summary", "begins_with"
 
 def records(sessions: Iterable[Session]) -> Iterator[SimulatedSession]:
     """Yield transcripts as simulated sessions, the inverse of :func:`as_transcripts`. If a transcript has no seed, its
-    number is taken."""
+    number is taken. Raises UserError on a pair of answers."""
     for session in sessions:
+        if session.preference is not None:
+            hint = "Name transcripts of sessions; a pair's chosen answer alone is none."
+            raise UserError("a pair of answers, not a session", where=session.where or session.id, hint=hint)
         facts = session.facts
         arm, patient = facts.get("arm", ONE_ARM), session.patient or session.course
         record = SimulatedSession(facts.get("id", session.id), arm, patient, seed_of(session), list(session.turns))

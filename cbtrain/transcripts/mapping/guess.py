@@ -106,7 +106,9 @@ def _of_records(files: Sequence[Path], options: ReadOptions) -> Guess | None:
 
 
 def _same_layout(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("each", "turns", "speaker", "text", "patient", "therapist"))
+    return all(
+        one.get(key) == other.get(key) for key in ("each", "turns", "chosen", "speaker", "text", "patient", "therapist")
+    )
 
 
 def _known(file: Path, corpus_map: CorpusMap, options: ReadOptions) -> Guess:
