@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cbtrain.errors import UserError
 from cbtrain.transcripts.preference import pair_session
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.readers.canonical import PAIR_SCHEMA, SESSION_SCHEMA, TurnRecord, read_profiles
+from cbtrain.transcripts.readers.canonical import PAIR_SCHEMA, PROFILES, SESSION_SCHEMA, TurnRecord
 from cbtrain.transcripts.readers.options import ReadOptions
 from cbtrain.transcripts.source import read_records, stem_of, validate
 from cbtrain.transcripts.types import Session, Turn
@@ -47,6 +47,8 @@ def detects(path: Path) -> bool:
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
     """Yield the pairs of a file or folder as sessions, in the order of the lines."""
     file = _file(path)
+    if unused := [name for name in PROFILES if path.is_dir() and (path / name).exists()]:
+        options.note("files of profiles: pairs need none", len(unused), unused[0])
     for where, content in read_records(file, options.on_bad):
         try:
             record = parse_record(content, where)
@@ -57,7 +59,8 @@ def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
 
 
 def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
-    return read_profiles(path, options)
+    """Return nothing: a profile belongs to a course, and each pair is a course of its own."""
+    return {}
 
 
 def parse_record(content: dict[str, Any], where: object) -> PairRecord:
