@@ -14,6 +14,7 @@ from datetime import date
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from cbtrain.transcripts.config import CleaningPolicy
 from cbtrain.transcripts.profile import Profile
 from cbtrain.transcripts.reading import SAMPLES, CorpusSource
 from cbtrain.transcripts.stats import Statistics
-from cbtrain.transcripts.types import PHASES, Session
+from cbtrain.transcripts.types import Session
 from cbtrain.transcripts.writing import record_of
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -237,8 +238,8 @@ def _phase_plot(statistics: Statistics) -> bytes:
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 2), ("turns", "words"), strict=True):
-        groups = [(phase, statistics.values(quantity, phase)) for phase in PHASES]
-        groups = [(phase, values) for phase, values in groups if len(values)]
+        groups: list[tuple[str, Any]] = [(phase, statistics.values(quantity, phase)) for phase in statistics.phases]
+        groups = [(phase, values) for phase, values in groups if len(values)] or [("all", statistics.values(quantity))]
         axes.boxplot([values for _, values in groups], showfliers=True, flierprops={"markersize": 3})
         axes.set_xticks(np.arange(1, len(groups) + 1), [f"{phase}\n(n {len(values)})" for phase, values in groups])
         axes.set_ylabel(f"{quantity} of each session")

@@ -13,7 +13,7 @@ import numpy as np
 from cbtrain.transcripts.openings import Openings
 from cbtrain.transcripts.pair_counts import PAIR_QUANTITIES, PairCounts
 from cbtrain.transcripts.preference import all_turns
-from cbtrain.transcripts.types import PHASES, Corpus, Session
+from cbtrain.transcripts.types import PHASES, Corpus, Phase, Session
 
 QUANTITIES = ("turns", "words", "tokens")
 
@@ -95,11 +95,16 @@ class Statistics:
         values = np.array(self._values[quantity], np.int64)
         return values if phase is None else values[np.array(self._phases) == PHASES.index(phase)]
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Phases that sessions are counted by: none for pairs of answers, whose number says nothing."""
+        return () if len(self._pairs.values["chosen_words"]) else PHASES
+
     def distributions(self) -> dict[str, dict[str, Distribution]]:
         """For each quantity a distribution over all sessions (``all``) and over those of each phase that occurs."""
         by_quantity: dict[str, dict[str, Distribution]] = {}
         for quantity in self._values:
-            groups = {"all": self.values(quantity)} | {phase: self.values(quantity, phase) for phase in PHASES}
+            groups = {"all": self.values(quantity)} | {phase: self.values(quantity, phase) for phase in self.phases}
             by_quantity[quantity] = {name: _distribution(values) for name, values in groups.items() if len(values)}
         for quantity in PAIR_QUANTITIES if len(self._pairs.values["chosen_words"]) else ():
             by_quantity[quantity] = {"all": _distribution(np.array(self._pairs.values[quantity], np.int64))}

@@ -136,6 +136,7 @@ def test_what_is_wrong_with_a_rejected_answer_is_found_and_counted():
     }
     counts = gather([first, continued, shared, replace(shared, course="d")]).counts()
     assert [counts[name] for name in PAIR_COUNTS] == [4, 3, 2, 3, 16, 12]
+    assert {*gather([first]).distributions()["words"]} == {"all"}  # a pair has no phase
     assert "pairs" not in stats(Corpus("s", "x", (Course("s", (Session("s", 1, (Turn(P, "Hi."),)),)),)))
     changed, pseudonyms = pseudonymise(corpus, load_lists(), Settings())
     text = next(changed.sessions()).preference.rejected[0].text
