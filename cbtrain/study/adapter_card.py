@@ -75,6 +75,11 @@ def _training(dataset: SpeakerDataset, result: TrainingResult) -> str:
         "tokens": f"{result.tokens:,}, of them {result.supervised_tokens:,} supervised",
         "epochs": f"{result.epochs:g}",
     }
+    if result.objective != "sft":
+        rows = {"objective": result.objective, **rows}
+    if result.pairs:
+        before_and_best = (f"{pairs['accuracy']:.1%}" for pairs in (result.pairs_before, result.pairs))
+        rows["validation pairs ranked rightly"] = "{} before, {} now".format(*before_and_best)
     lines = "".join(f"| {name} | {value} |\n" for name, value in rows.items())
     note = "Patients for validation and test are not among them. Details are in `cbtrain.json`."
     return f"## Training\n\n| | |\n|---|---|\n{lines}\n{note}\n"

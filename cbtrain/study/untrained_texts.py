@@ -19,6 +19,7 @@ from cbtrain.training.config import ForgettingConfig, StageConfig
 from cbtrain.transcripts.types import Role
 
 GENERAL = "general text"
+ANSWERS = "chosen answers"
 SHIPPED = "that ship with cbtrain"
 
 _OTHER: dict[Role, Role] = {"therapist": "patient", "patient": "therapist"}
@@ -44,12 +45,19 @@ def check_general_text(config: StudyConfig) -> None:
 def untrained_texts(
     speaker: Role, units: Sequence[Unit], renderer: ChatRenderer, positions: int, config: StudyConfig
 ) -> tuple[UntrainedText, ...]:
-    """Return the general text, and the turns on which ``speaker`` is not trained in ``units``, the validation part's;
-    nothing if nothing is to be measured. Raises UserError if the general text cannot be read."""
+    """Return the general text, the turns on which ``speaker`` is not trained in ``units``, the validation part's, and
+    of pairs the chosen answers there; nothing if nothing is to be measured. Raises UserError if the general text cannot
+    be read."""
     if not config.training.forgetting.enabled:
         return ()
     general = general_text(renderer, positions, config.training.forgetting)
-    return general, _turns(speaker, units, renderer, positions, config)
+    texts = (general, _turns(speaker, units, renderer, positions, config))
+    settings: StageConfig = getattr(config, speaker)
+    if settings.objective == "sft":
+        return texts
+    tokens = config.tokens.model_copy(update={"weights": []})
+    builder = DocumentBuilder(renderer, speaker, "therapist", tokens, settings.pack_tokens, positions)
+    return *texts, _beginning(ANSWERS, units, builder, config)
 
 
 def general_text(renderer: ChatRenderer, positions: int, settings: ForgettingConfig) -> UntrainedText:
@@ -78,8 +86,6 @@ def _turns(
     if others is None:
         why = f"{speaker}.supervise is {supervise}, so the loss counts the turns of both"
         return UntrainedText(name, [], why_not=why)
-    if not units:
-        return UntrainedText(name, [], why_not="there is no validation part")
     # Each turn once with what was said before: a record for every turn would cost as many passes as there are turns.
     tokens = config.tokens.model_copy(update={"weights": [], "recipe": "whole"})
     try:
@@ -101,6 +107,8 @@ def _beginning(name: str, units: Sequence[Unit], builder: DocumentBuilder, confi
             used += 1
         except UserError as error:
             bad.append(error)
+    if not units:
+        return UntrainedText(name, [], why_not="there is no validation part")
     if not documents:
         return UntrainedText(name, [], why_not=bad[0].what if bad else "they have no token to predict")
     about = f"{used} of {len(units)} {config.tokens.document}s of the validation part"
