@@ -97,11 +97,22 @@ class ForgettingRow(Part):
         return None if self.rise is None else 100 * self.rise
 
 
+class PairsRow(Part):
+    """Validation on pairs of answers: how many, and the share (0 to 1) that the model ranked rightly."""
+
+    pairs: Number = None
+    accuracy: Number = None
+
+
 class TrainingStage(Part):
-    """One model that was trained; losses in nats a token."""
+    """One model that was trained; losses in nats a token, of pairs of answers those of the ``objective``. ``pairs`` and
+    ``pairs_before`` are of the best validation and of the first."""
 
     name: Text = ""
     method: Text = ""
+    objective: MaybeText = None
+    pairs: Always[PairsRow] = Field(default_factory=PairsRow)
+    pairs_before: Always[PairsRow] = Field(default_factory=PairsRow)
     parameters: Number = None
     trainable: Number = None
     token_budget: Number = None
