@@ -15,8 +15,10 @@ from varlen_reference import flash_attn_2_8, plainly, torch_2_11, torch_2_12
 
 from cbtrain.errors import UserError
 from cbtrain.model.attention import flash, sdpa, torch_varlen
+from cbtrain.model.attention.branches import BranchedAttention
 from cbtrain.model.attention.cu_seqlens import CuSeqlens
 from cbtrain.model.attention.packed import BACKENDS, choose_backend, packed_attention
+from cbtrain.model.decoder import PackedAttention
 
 SELF = [0, 1, 14, 40]
 PREFIX = [0, 9, 22, 70]  # more keys than queries in each document
@@ -141,3 +143,35 @@ def test_cu_seqlens_are_one_tensor_object():
     assert cu_seqlens.on(torch.device("cpu")).tolist() == SELF
     assert cu_seqlens.on(torch.device("cpu")).dtype == torch.int32
     assert cu_seqlens.max_seqlen == 26
+
+
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize(
+    ("module", "release"), [(sdpa, None), (torch_varlen, torch_2_12), (flash, flash_attn_2_8)], ids=lambda one: ""
+)
+def test_branches_see_their_beginning_and_not_each_other(module, release, window, monkeypatch):
+    name = next(name for name, backend in BACKENDS.items() if backend is module)
+    if release is not None:
+        monkeypatch.setattr(module, "_function", lambda: release)
+        monkeypatch.setattr(module, "obstacle", lambda *_: None)
+    choose_backend.cache_clear()
+    cu_seqlens, borders = [0, 7, 30, 41], [(7, 17, 22, 30)]
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(41, heads, 16, generator=generator).requires_grad_() for heads in (6, 2, 2))
+    weights = torch.randn(41, 6, 16, generator=generator)
+    found = BranchedAttention(cu_seqlens, borders, window, name)(0, q, k, v)
+    # The same as three documents and one more: the beginning once again, with the second branch.
+    rows = torch.cat([torch.arange(7, 17), torch.arange(22, 30)])
+    alone = PackedAttention([0, 7, 22, 33], window)
+    first = torch.cat([torch.arange(22), torch.arange(30, 41)])
+    expected = torch.empty_like(found)
+    expected[first] = alone(0, q[first], k[first], v[first])
+    expected[22:30] = PackedAttention([0, 18], window)(0, q[rows], k[rows], v[rows])[10:]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    ours = torch.autograd.grad((found * weights).sum(), (q, k, v))
+    theirs = torch.autograd.grad((expected * weights).sum(), (q, k, v))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(BranchedAttention(cu_seqlens, borders, window, name)(0, q, k, v), found)
+    choose_backend.cache_clear()
