@@ -154,8 +154,8 @@ JOINT = {
 
 def test_in_one_pass_they_come_to_the_same_up_to_rounding(tiny, documents, tmp_path, monkeypatch):
     passes = []
-    losses = joint._losses
-    monkeypatch.setattr(joint, "_losses", lambda d, tasks, n: passes.append(len(tasks)) or losses(d, tasks, n))
+    terms = joint._terms
+    monkeypatch.setattr(joint, "_terms", lambda d, tasks, n: passes.append(len(tasks)) or terms(d, tasks, n))
     monkeypatch.setattr(joint, "MOST_TOKENS", 130)
     together = Together(tiny(), documents, tmp_path / "joint", JOINT, joint=True)
     assert not together.failed

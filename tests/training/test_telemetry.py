@@ -18,6 +18,7 @@ from rich.console import Console
 from cbtrain.errors import UserError
 from cbtrain.training.config import RuntimeConfig
 from cbtrain.training.flops import Flops
+from cbtrain.training.progress import Measured
 from cbtrain.training.telemetry import speed as speed_module
 from cbtrain.training.telemetry import telemetry as telemetry_module
 from cbtrain.training.telemetry import wording
@@ -156,9 +157,7 @@ def test_the_window_is_twenty_steps_or_ten_seconds():
 def test_what_json_cannot_hold_becomes_null(tmp_path):
     with make(tmp_path) as telemetry:
         step(telemetry, 1, loss=math.nan, grad_norm=math.inf, skipped=True)
-        telemetry.validation(
-            ValidationRecord(step=1, tokens=100, loss=math.nan, perplexity=math.inf, phases={"a": math.nan}, best=False)
-        )
+        telemetry.validation(ValidationRecord(1, 100, Measured(math.nan, {"a": math.nan}), best=False))
         telemetry.event("checkpoint", "written", path=tmp_path, sizes=[1.0, math.inf])
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in text
@@ -222,7 +221,7 @@ def test_other_ranks_are_silent_but_measure(tmp_path, clock):
     with make(tmp_path / "none", console, active=False) as telemetry:
         clock[0] += 1
         step(telemetry, 1)
-        telemetry.validation(ValidationRecord(step=1, tokens=1, loss=1.0, perplexity=2.0, phases={}, best=True))
+        telemetry.validation(ValidationRecord(1, 1, Measured(1.0, {}), best=True))
         telemetry.event("checkpoint", "written")
     assert telemetry.summary()["tokens_per_second"] == 100
     assert not console.file.getvalue()
@@ -235,9 +234,7 @@ def test_plain_lines_without_a_terminal(tmp_path, clock):
         for number in range(1, 1001):
             clock[0] += 0.1
             step(telemetry, number)
-        telemetry.validation(
-            ValidationRecord(step=1000, tokens=100_000, loss=2.5, perplexity=12.2, phases={"opening": 2.0}, best=True)
-        )
+        telemetry.validation(ValidationRecord(1000, 100_000, Measured(2.5, {"opening": 2.0}), best=True))
         telemetry.event("warning", "something [odd]")
     said = console.file.getvalue().splitlines()
     assert len([line for line in said if "tokens/s" in line]) in range(10, 14)  # 10 tenths, 100 s
@@ -267,7 +264,7 @@ def test_the_display_fits_its_terminal(tmp_path, width):
         for number in range(1, 9):
             time.sleep(0.01)
             step(telemetry, number)
-        telemetry.validation(ValidationRecord(step=8, tokens=800, loss=2.75, perplexity=15.6, phases={}, best=True))
+        telemetry.validation(ValidationRecord(8, 800, Measured(2.75, {}), best=True))
         telemetry.event("checkpoint", "checkpoint written")
         step(telemetry, 9)
     view = Console(file=io.StringIO(), width=width, color_system=None)
@@ -377,9 +374,7 @@ def test_loggers_get_finite_numbers_and_cannot_stop_a_run(tmp_path):
     good, bad, console = Recorder(), Recorder(fails=True), plain()
     with make(tmp_path, console, loggers=[bad, good]) as telemetry:
         step(telemetry, 1, loss=math.nan)
-        telemetry.validation(
-            ValidationRecord(step=1, tokens=100, loss=2.0, perplexity=7.4, phases={"opening": 1.5}, best=True)
-        )
+        telemetry.validation(ValidationRecord(1, 100, Measured(2.0, {"opening": 1.5}), best=True))
     assert good.closed
     assert good.seen[0][1] == {
         "train/learning_rate": 1e-3,
@@ -388,7 +383,8 @@ def test_loggers_get_finite_numbers_and_cannot_stop_a_run(tmp_path):
         "train/tokens": 100,
     }
     assert "speed/tokens_per_second" in good.seen[1][1]
-    assert good.seen[2] == (1, {"validation/loss": 2.0, "validation/perplexity": 7.4, "validation/loss_opening": 1.5})
+    validation = {"validation/loss": 2.0, "validation/perplexity": math.exp(2), "validation/loss_opening": 1.5}
+    assert good.seen[2] == (1, validation)
     assert console.file.getvalue().count("recorder failed; nothing more is logged to it (OSError: no network)") == 1
     assert lines(tmp_path, "warning")
 
@@ -417,7 +413,7 @@ def test_tensorboard_reads_it_back(tmp_path):
     with make(tmp_path, loggers=loggers, step=3, tokens=300, resumed=True) as telemetry:
         for number in (4, 5):
             step(telemetry, number, loss=10.0 * number)
-        telemetry.validation(ValidationRecord(step=5, tokens=500, loss=2.0, perplexity=7.4, phases={}, best=True))
+        telemetry.validation(ValidationRecord(5, 500, Measured(2.0, {}), best=True))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1), (2, 2), (3, 3), (4, 40), (5, 50)]
     assert [e.value for e in events.Scalars("validation/loss")] == [2.0]

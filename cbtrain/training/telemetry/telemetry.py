@@ -244,7 +244,7 @@ class Telemetry:
 
     def _log(self, step: int, group: str, values: Mapping[str, Any]) -> None:
         named = {f"{group}/{name}": value for name, value in finite(values).items()}
-        for logger in list(self.loggers):
+        for logger in list(self.loggers) if named else ():
             self._guarded(logger, lambda logger=logger: logger.log(step, named))
 
     def _guarded(self, logger: Logger, call: Any) -> None:
