@@ -27,7 +27,13 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+ALWAYS = ("mistral-window", "qwen3")
+"""Families of every run of CI; between them they have a window, norms of queries and keys, and plain layers."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(kind, marks=[] if kind in ALWAYS else pytest.mark.deep) for kind in KINDS]
+)
 def model(request, tmp_path_factory):
     """A folder with a model and two adapters, what makes engines of them, a pool of sessions and their answers alone."""
     folder = random_model(tmp_path_factory.mktemp(request.param), request.param)

@@ -62,6 +62,7 @@ def test_every_therapist_turn_is_learnt_once(selection):
     assert selection.documents.supervised.sum() == (runs[:, 1] - runs[:, 0]).sum()
 
 
+@pytest.mark.deep
 def test_the_papers_recipe_makes_a_record_of_every_labelled_turn():
     builder = builder_for(family_tokenizer("mistral-v0.3"), recipe="paper", format="alpaca")
     own = units(builder, cleaned=False)

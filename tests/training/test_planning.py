@@ -293,7 +293,11 @@ def test_auto_mixes_levels_so_that_they_just_fit():
     ("case", "shape"),
     [
         (scenario(adapter=LoraConfig(rank=512), copies=True), SHAPE),
-        (scenario(adapter=LoraConfig(rank=16, dora=True, dropout=0.1)), PackShape((1500, 900), 1400)),
+        pytest.param(
+            scenario(adapter=LoraConfig(rank=16, dora=True, dropout=0.1)),
+            PackShape((1500, 900), 1400),
+            marks=pytest.mark.deep,
+        ),
         (scenario(architecture=replace(ARCHITECTURE, sliding_window=300)), PackShape((4000,), 2000)),
     ],
     ids=["large rank", "DoRA and dropout", "window"],
@@ -364,6 +368,7 @@ def test_the_command_plans_without_weights(tmp_path, capsys):
     assert main(["plan", "--gpu", "abacus"]) == 2
 
 
+@pytest.mark.deep
 @pytest.mark.fault("H9")
 def test_the_command_plans_a_tiny_study_here(capsys):
     assert main(["plan", "--stage", "therapist", "--json", *SMALL]) == 0
@@ -406,7 +411,7 @@ print(json.dumps([benchmark.measured(made, shape, steps=benchmark.STEPS)["peak"]
 """
 
 
-@pytest.mark.parametrize("level", ["none", "full"])
+@pytest.mark.parametrize("level", ["none", pytest.param("full", marks=pytest.mark.deep)])
 def test_the_peak_of_a_process_is_within_15_percent(level, tmp_path):
     command = [sys.executable, "-c", MEASURED, level, str(LAUNCH)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

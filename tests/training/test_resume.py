@@ -125,8 +125,14 @@ def test_a_killed_run_goes_on_bit_by_bit(whole, tmp_path):
     assert_same(tmp_path, whole)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["edge", "second epoch", "random"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param("second epoch", marks=pytest.mark.slow),
+        pytest.param("edge", marks=pytest.mark.deep),
+        pytest.param("random", marks=pytest.mark.deep),
+    ],
+)
 def test_wherever_it_is_killed(whole, tmp_path, where):
     per_epoch = edge(whole)
     step = {"edge": per_epoch, "second epoch": per_epoch + 2}.get(where, random.randint(1, len(steps(whole)) - 2))

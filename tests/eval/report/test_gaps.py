@@ -70,7 +70,7 @@ def test_an_empty_report_shows_its_gaps(report):
     "replacements",
     [
         pytest.param([None], id="missing"),
-        pytest.param(["odd"], marks=pytest.mark.slow, id="odd"),
+        pytest.param(["odd"], marks=pytest.mark.deep, id="odd"),
         pytest.param(ODD[1:], marks=pytest.mark.deep, id="everything odd"),
     ],
 )
