@@ -68,6 +68,6 @@ def _compare(parsed: argparse.Namespace) -> int:
 
 
 def _shipped() -> list[str]:
-    from cbtrain.files import shipped
+    from cbtrain.study.method_comparison.comparison_file import shipped_comparisons
 
-    return shipped("comparisons")
+    return shipped_comparisons()

@@ -17,6 +17,7 @@ from cbtrain.cli import (
     chat,
     compare,
     compare_methods,
+    compare_objectives,
     completion,
     config,
     corpus,
@@ -50,7 +51,7 @@ from cbtrain.files import share_with
 from cbtrain.stopping import stop_at_once
 
 GROUPS = {
-    "run a study": (run, train, sweep, compare_methods, task, evaluate, watch, show, plan),
+    "run a study": (run, train, sweep, compare_methods, compare_objectives, task, evaluate, watch, show, plan),
     "corpora and patients": (corpus, pairs_make, synthesize, patients),
     "models": (model, serve, chat),
     "scores and people": (judge, rubric, rate, rate_forms, analyze, compare, power),

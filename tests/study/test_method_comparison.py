@@ -13,16 +13,15 @@ from safetensors.torch import load_file, save_file
 from tiny_architecture import TINY
 
 from cbtrain.errors import UserError
-from cbtrain.files import shipped
 from cbtrain.model.linears.formats import WeightFormat
 from cbtrain.study.entity_matching.small_base import make_small_base
 from cbtrain.study.method_comparison.budget import lora_size, matched_size
-from cbtrain.study.method_comparison.comparison_file import COMPARISONS, find_comparison, read_comparison
+from cbtrain.study.method_comparison.comparison_file import find_comparison, read_comparison, shipped_comparisons
 
 FP32 = WeightFormat("fp32", torch.float32)
 
 
-@pytest.mark.parametrize("name", shipped(COMPARISONS))
+@pytest.mark.parametrize("name", shipped_comparisons())
 def test_methods_train_as_many_numbers_as_lora_where_they_can(name):
     file = read_comparison(find_comparison(name))
     wanted = lora_size(TINY, FP32, 3)

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from cbtrain.errors import Stopped, UserError
 from cbtrain.files import seal, write_atomic
 from cbtrain.model.decoder import Decoder
-from cbtrain.stopping import stop_at_once
+from cbtrain.study.child_process import serve_step
 from cbtrain.study.entity_matching.evaluate import evaluate_matching
 from cbtrain.study.entity_matching.evaluation_run import Evaluation, open_model
 from cbtrain.study.entity_matching.small_base import held_out_lessons
 from cbtrain.study.entity_matching.train import ADAPTER, MatchingData, train_matching
-from cbtrain.study.method_comparison.run import BESIDE, JOBS, MEASURED, OF_BASE, RunPlan, read_plan
+from cbtrain.study.method_comparison.plan_files import read_plan
+from cbtrain.study.method_comparison.run import BESIDE, MEASURED, OF_BASE, RunPlan
+from cbtrain.study.method_comparison.runner import JOBS
 from cbtrain.study.pipeline import set_up
 from cbtrain.tasks.entity_matching.documents import pair_documents
 from cbtrain.tasks.entity_matching.folder import read_part
@@ -35,44 +33,22 @@ from cbtrain.tokens.document import Document
 from cbtrain.tokens.general_text import first_tokens, passage_documents, read_passages
 from cbtrain.training.forgetting import Forgetting, measure
 
-BAD_INPUT, STOPPED, DONE = 2, 75, 0
-
 QUESTIONS, LESSONS, GENERAL = "questions", "base's lessons", "general text"
 """Texts on which is measured what was forgotten."""
 
 
-def main(words: list[str]) -> int:
-    step, plan, folder = words[0], read_plan(Path(words[1])), Path(words[1]).with_suffix("")
-    console = Console(file=sys.stdout, width=120)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    try:
-        with stop_at_once():
-            {"train": train, "measure": measure_run, "base": measure_base}[step](plan, folder, console)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return STOPPED
-    return DONE
-
-
-def end_with_parent() -> None:
-    """Wait until the process that started this one closes its end of the pipe, or is gone; then save and end."""
-    sys.stdin.buffer.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def train(plan: RunPlan, folder: Path, console: Console) -> None:
-    """Train the adapter of ``plan`` in ``folder``, where an interrupted training continues."""
+def train(file: Path, folder: Path, console: Console) -> None:
+    """Train the adapter of the plan in ``file`` in ``folder``, where an interrupted training continues."""
+    plan = read_plan(file, RunPlan)
     pairs = Path(plan.pairs)
     trained, held_out = (read_part(pairs, part).pairs for part in ("train", "validation"))
     train_matching(plan.config, MatchingData(trained, held_out, Prompt.named(plan.prompt)), folder, console)
     write_atomic(folder / BESIDE, json.dumps(seal({"jobs": int(os.environ.get(JOBS, "1"))})) + "\n")
 
 
-def measure_base(plan: RunPlan, folder: Path, console: Console) -> None:
-    """Ask the base of ``plan`` about the test part, and write its scores beside the runs."""
+def measure_base(file: Path, folder: Path, console: Console) -> None:
+    """Ask the base of a plan about the test part, and write its scores beside the runs."""
+    plan = read_plan(file, RunPlan)
     config, prompt = plan.config, Prompt.named(plan.prompt)
     set_up(config)
     pairs = chosen(read_part(Path(plan.pairs), "test").pairs, plan.test_pairs)
@@ -81,8 +57,9 @@ def measure_base(plan: RunPlan, folder: Path, console: Console) -> None:
     write_atomic(folder.parent / OF_BASE, json.dumps(seal({"scores": scores.as_dict()}), indent=2) + "\n")
 
 
-def measure_run(plan: RunPlan, folder: Path, console: Console) -> None:
+def measure_run(file: Path, folder: Path, console: Console) -> None:
     """Measure what was trained in ``folder`` on the test part, and write it to ``folder/measured.json``."""
+    plan = read_plan(file, RunPlan)
     config, prompt = plan.config, Prompt.named(plan.prompt)
     set_up(config)
     pairs = chosen(read_part(Path(plan.pairs), "test").pairs, plan.test_pairs)
@@ -138,6 +115,4 @@ def described(found: Forgetting) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    sys.stdout.flush()
-    os._exit(status)  # as `cbtrain` leaves
+    serve_step({"train": train, "measure": measure_run, "base": measure_base})

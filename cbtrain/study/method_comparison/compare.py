@@ -8,32 +8,35 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
 from cbtrain.console import heading, say
 from cbtrain.errors import UserError
-from cbtrain.files import hold, write_atomic
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.study.entity_matching.small_base import make_small_base
 from cbtrain.study.entity_matching.train import ADAPTER
 from cbtrain.study.method_comparison.candidates import Comparison
 from cbtrain.study.method_comparison.comparison_file import ComparisonFile
 from cbtrain.study.method_comparison.figure import write_figure
+from cbtrain.study.method_comparison.folder import open_folder, write_file
+from cbtrain.study.method_comparison.plan_files import write_plan
 from cbtrain.study.method_comparison.results import Results, results_of, write_results
-from cbtrain.study.method_comparison.run import RunPlan, base_measured, measured, trained_summary, write_plan
+from cbtrain.study.method_comparison.run import RunPlan, base_measured, measured, trained_summary
 from cbtrain.study.method_comparison.runner import Runner
 from cbtrain.tasks.entity_matching.documents import question
 from cbtrain.tasks.entity_matching.folder import MANIFEST, read_part, shared_pairs, write_parts
 from cbtrain.tasks.entity_matching.generate import PARTS, generate_pairs
 from cbtrain.tasks.entity_matching.prompts import Prompt
 
-BASE, PAIRS, RUNS, LOCK, FILE = "base", "pairs", "runs", ".lock", "comparison.yaml"
+BASE, PAIRS, RUNS = "base", "pairs", "runs"
+
+CHILD = "cbtrain.study.method_comparison.child"
 
 SEED = 0
 """Of generated pairs and of the small base."""
 
-ANOTHER = "Choose another --out."
+FREE = ("methods", "seeds", "learning_rates")
+"""Keys of the file that may grow: what they change is checked run by run."""
 
 
 def compare_methods(
@@ -44,7 +47,7 @@ def compare_methods(
 
     Raises UserError on what cannot be used before any method is trained, Stopped if a signal ends it.
     """
-    open_folder(file, folder)
+    open_folder(file, folder, FREE)
     heading(console, "1/4", "Base and pairs")
     comparison = prepare(file, folder, console)
     for one in comparison.candidates:
@@ -52,11 +55,11 @@ def compare_methods(
         say(console, f"{one.name}: {one.size.trained:,} numbers trained{how}")
     runs = folder / RUNS
     runs.mkdir(exist_ok=True)
-    runner = Runner(runs, jobs, console, lambda step, plan: _line(step, plan, runs))
+    runner = Runner(CHILD, runs, jobs, console, lambda step, plan: _line(step, plan, runs))
     heading(console, "2/4", "Search the learning rates")
     search = comparison.search()
     _write_plans(search, runs)
-    _write_file(file, folder)  # what is refused before this changes nothing
+    write_file(file, folder)  # what is refused before this changes nothing
     failed = _train(search, runs, runner)
     best = [best_rate([plan for plan in search if plan.method == one.name], runs) for one in comparison.candidates]
     heading(console, "3/4", "Train with every seed")
@@ -81,32 +84,6 @@ def compare_methods(
     write_results(results, comparison, folder)
     write_figure(results, folder)
     return results
-
-
-def open_folder(file: ComparisonFile, folder: Path) -> None:
-    """Make and lock ``folder`` for the comparison of ``file``. Raises UserError if something else is there."""
-    written = folder / FILE
-    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()) and not written.is_file():
-        raise UserError("exists and holds no comparison", where=folder, hint=ANOTHER)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not hold(folder / LOCK):
-        hint = "Wait for it, end it, or choose another --out."
-        raise UserError("another comparison is running in this folder", where=folder, hint=hint)
-    if written.is_file():
-        before = yaml.safe_load(written.read_text(encoding="utf-8"))
-        now = file.model_dump(mode="json")
-        # Methods, rates and seeds may be added: what they change is checked run by run.
-        free = ("methods", "seeds", "learning_rates")
-        differs = [key for key in now if key not in free and before.get(key) != now[key]]
-        if differs:
-            raise UserError(f"the comparison here has another {' and '.join(differs)}", where=folder, hint=ANOTHER)
-    else:
-        _write_file(file, folder)
-
-
-def _write_file(file: ComparisonFile, folder: Path) -> None:
-    text = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_atomic(folder / FILE, text)
 
 
 def prepare(file: ComparisonFile, folder: Path, console: Console) -> Comparison:

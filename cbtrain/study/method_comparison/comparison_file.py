@@ -24,6 +24,9 @@ from cbtrain.text.faults import first_fault
 COMPARISONS = "comparisons"
 """Folder of the shipped ones."""
 
+OF_OBJECTIVES = "objectives"
+"""With this begin the names of those that compare objectives, which have a form of their own."""
+
 RATES = "learning_rates"
 
 SEARCHED = ("token_budget", "max_epochs", "patience", "validate_every", "seed", "learning_rate", "method")
@@ -139,15 +142,19 @@ def _dotted(settings: Mapping[str, Any], at: str = "") -> Iterator[str]:
             yield f"{at}{key}"
 
 
-def find_comparison(word: str) -> Path:
+def shipped_comparisons(*, of_objectives: bool = False) -> list[str]:
+    """Return the names of the shipped comparisons of methods, or of objectives."""
+    return [name for name in shipped(COMPARISONS) if name.startswith(OF_OBJECTIVES) == of_objectives]
+
+
+def find_comparison(word: str, *, of_objectives: bool = False) -> Path:
     """Return the file that ``word`` names: a path, or the name of a shipped comparison. Raises UserError if it names
     none."""
-    path = expanded(word)
+    path, names = expanded(word), shipped_comparisons(of_objectives=of_objectives)
     if exists(path):
         return path
-    if word not in shipped(COMPARISONS):
-        hint = f"Shipped: {', '.join(shipped(COMPARISONS))}."
-        raise UserError("no such file of a comparison", where=word, hint=hint)
+    if word not in names:
+        raise UserError("no such file of a comparison", where=word, hint=f"Shipped: {', '.join(names)}.")
     return Path(str(importlib.resources.files("cbtrain.configs") / COMPARISONS / f"{word}.yaml"))
 
 

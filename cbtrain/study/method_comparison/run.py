@@ -1,16 +1,13 @@
-"""One run of a comparison: what is trained, and the file that tells the process that does it."""
+"""One run of a comparison: what is trained, and what it has written."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cbtrain.config.schema import StudyConfig
-from cbtrain.errors import UserError, first_of
-from cbtrain.files import read_sealed, seal, write_atomic
-from cbtrain.settings import differences
+from cbtrain.study.method_comparison.plan_files import read_result
 from cbtrain.study.run_files import SUMMARY
 
 MEASURED = "measured.json"
@@ -22,9 +19,6 @@ OF_BASE = "base-measured.json"
 
 BESIDE = "beside.json"
 """In the folder of a run: how many runs trained at a time."""
-
-JOBS = "CBTRAIN_JOBS"
-"""Environment variable that tells a run so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,52 +57,22 @@ class RunPlan:
         return StudyConfig.model_validate(self.settings)
 
 
-def plan_file(runs: Path, name: str) -> Path:
-    """Return the file of a run's plan, beside its folder."""
-    return runs / f"{name}.json"
-
-
-def write_plan(plan: RunPlan, runs: Path) -> None:
-    """Write ``plan`` into the folder ``runs``. Raises UserError if another one of that name has begun there."""
-    file = plan_file(runs, plan.name)
-    if (runs / plan.name).exists():
-        before, now = read_plan(file).identity(), plan.identity()
-        if differs := [f"{key} ({old!r}, now {new!r})" for key, old, new in differences(before, now)]:
-            problem = f"this run has begun with another {', '.join(first_of(differs, 3))}"
-            raise UserError(problem, where=runs / plan.name, hint="Choose another --out, or remove this folder.")
-    write_atomic(file, json.dumps(seal(asdict(plan)), indent=2) + "\n")
-
-
-def read_plan(file: Path) -> RunPlan:
-    """Return the plan in ``file``. Raises UserError if it cannot be read."""
-    hint = f"Remove {file.with_suffix('')} to train it again."
-    content = read_sealed(file, hint)
-    try:
-        return RunPlan(**{key: value for key, value in content.items() if key != "checksum"})
-    except TypeError:
-        raise UserError("a plan of another version", where=file, hint=hint) from None
-
-
 def trained_summary(runs: Path, plan: RunPlan) -> dict[str, Any] | None:
     """Return the summary of a run's training; None while there is none."""
-    return _written(runs / plan.name / SUMMARY)
+    return read_result(runs / plan.name / SUMMARY)
 
 
 def measured(runs: Path, plan: RunPlan) -> dict[str, Any] | None:
     """Return what was measured of a run; None while it has not been."""
-    return _written(runs / plan.name / MEASURED)
+    return read_result(runs / plan.name / MEASURED)
 
 
 def base_measured(runs: Path) -> dict[str, Any] | None:
     """Return the scores of the base; None while they are not measured."""
-    return _written(runs / OF_BASE)
+    return read_result(runs / OF_BASE)
 
 
 def jobs_of(runs: Path, plan: RunPlan) -> int:
     """Return how many runs trained at a time when this one did; 1 if it is not known."""
-    found = _written(runs / plan.name / BESIDE)
+    found = read_result(runs / plan.name / BESIDE)
     return int(found["jobs"]) if found else 1
-
-
-def _written(file: Path) -> dict[str, Any] | None:
-    return read_sealed(file, "Remove the folder to run it again.") if file.exists() else None

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,9 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cbtrain.console import say
 from cbtrain.errors import Stopped
 from cbtrain.stopping import StopRequest
-from cbtrain.study.method_comparison.run import JOBS, RunPlan, plan_file
-
-COMMAND = (sys.executable, "-m", "cbtrain.study.method_comparison.child")
+from cbtrain.study.method_comparison.plan_files import AnyPlan, plan_file
 
 STOPPED = 75
 """Status of a process that a signal has ended, with all saved."""
@@ -28,15 +27,18 @@ TO_SAVE_S = 120.0
 SHOWN = 4
 """Runs that are named while they run."""
 
-Work = tuple[str, RunPlan]
-"""A step of a run: ``train``, ``measure``, or ``base``, which measures its base."""
+JOBS = "CBTRAIN_JOBS"
+"""Environment variable that tells a process how many run at a time."""
 
 
-class Runner:
-    """Does the steps of runs in the folder ``runs``, at most ``jobs`` at a time. ``tell`` returns a line about a step
-    that is done."""
+class Runner(Generic[AnyPlan]):
+    """Does the steps of runs in the folder ``runs``, at most ``jobs`` at a time, each by ``python -m module STEP``.
+    with the file of its plan. ``tell`` returns a line about a step that is done."""
 
-    def __init__(self, runs: Path, jobs: int, console: Console, tell: Callable[[str, RunPlan], str]) -> None:
+    def __init__(
+        self, module: str, runs: Path, jobs: int, console: Console, tell: Callable[[str, AnyPlan], str]
+    ) -> None:
+        self._command = (sys.executable, "-m", module)
         self.runs, self.jobs, self.console, self.tell = runs, jobs, console, tell
         self._environment = dict(os.environ)
         self._environment[JOBS] = str(jobs)
@@ -45,12 +47,12 @@ class Runner:
         self._processes: set[asyncio.subprocess.Process] = set()
         self._running: dict[str, None] = {}
 
-    def do(self, works: Sequence[Work], title: str) -> dict[str, str]:
+    def do(self, works: Sequence[tuple[str, AnyPlan]], title: str) -> dict[str, str]:
         """Do ``works``. Return by name of the run what was wrong with those that failed. Raises Stopped if a signal
         ends them; what they have done is kept."""
         return asyncio.run(self._do(works, title)) if works else {}
 
-    async def _do(self, works: Sequence[Work], title: str) -> dict[str, str]:
+    async def _do(self, works: Sequence[tuple[str, AnyPlan]], title: str) -> dict[str, str]:
         slots, failed = asyncio.Semaphore(self.jobs), dict[str, str]()
         columns = (
             TextColumn(title),
@@ -63,7 +65,7 @@ class Runner:
         with StopRequest(TO_SAVE_S, self._end_all) as stop, shown as progress:
             task = progress.add_task("", total=len(works), now="")
 
-            async def one(step: str, plan: RunPlan) -> None:
+            async def one(step: str, plan: AnyPlan) -> None:
                 with stop.interruptible():
                     await slots.acquire()
                 try:
@@ -87,11 +89,11 @@ class Runner:
                 raise
         return failed
 
-    async def _step(self, step: str, plan: RunPlan, stop: StopRequest) -> str | None:
+    async def _step(self, step: str, plan: AnyPlan, stop: StopRequest) -> str | None:
         """Do one step in a process of its own; what it prints is added to ``NAME.log``. Return what was wrong."""
         with (self.runs / f"{plan.name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *COMMAND,
+                *self._command,
                 step,
                 str(plan_file(self.runs, plan.name)),
                 stdin=asyncio.subprocess.PIPE,  # it ends when this closes, also if this process is killed
