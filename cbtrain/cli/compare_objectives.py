@@ -10,6 +10,7 @@ from cbtrain.cli.parser import (
     SETTINGS,
     Commands,
     add_command,
+    add_settings,
     add_upload_argument,
     continued_by,
     leading_console,
@@ -30,7 +31,7 @@ a file, my_comparison.yaml:
 
 examples:
   cbtrain compare-objectives objectives-quick            # a shipped one: a small base, minutes on a CPU
-  cbtrain compare-objectives my_comparison.yaml --dry-run
+  cbtrain compare-objectives objectives --pairs pairs.jsonl --dry-run        # a shipped one: 7B, on a GPU
   cbtrain compare-objectives my_comparison.yaml --out comparisons/first     # the same command continues
 """
 
@@ -41,14 +42,15 @@ def add(commands: Commands) -> None:
         "compare-objectives",
         _compare,
         "compare supervised and preference tuning: same pairs and tokens, each at its best learning rate",
-        "Each tuned arm is trained on the same pairs of answers, at each learning rate with the first seed, then at the "
-        "best one with every seed. One evaluation holds sessions of all arms with the same patients. See "
+        "Each tuned arm is trained on the same pairs of answers, at each learning rate with the first seed, then at "
+        "the best one with every seed. One evaluation holds sessions of all arms with the same patients. See "
         f"docs/objectives-compared.md. {SETTINGS}",
     )
     compare.formatter_class = argparse.RawDescriptionHelpFormatter  # for the file below
     compare.epilog = EXAMPLE
     compare.add_argument("file", metavar="FILE", help="YAML file of a comparison, or the name of a shipped one")
-    compare.add_argument("settings", nargs="*", metavar="key=value", help="settings of the study over those of FILE")
+    add_settings(compare)
+    compare.add_argument("--pairs", metavar="PATH", help="pairs of answers, instead of those that FILE names")
     compare.add_argument("--out", type=Path, help="folder to make, or that of a comparison that continues")
     text = "runs at a time (default: 1), which share the processor"
     compare.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
@@ -68,7 +70,7 @@ def _compare(parsed: argparse.Namespace) -> int:
 
     if parsed.jobs < 1:
         raise UserError(f"{parsed.jobs} runs at a time", where="--jobs", hint="At least 1.")
-    file = read_objectives(find_comparison(parsed.file, of_objectives=True), parsed.settings)
+    file = read_objectives(find_comparison(parsed.file, of_objectives=True), parsed.settings, parsed.pairs)
     folder, console = parsed.out or new_run_folder("compare-objectives"), leading_console()
     if parsed.dry_run:
         plan_objectives(file, folder, console)

@@ -55,7 +55,7 @@ def compare_methods(
         say(console, f"{one.name}: {one.size.trained:,} numbers trained{how}")
     runs = folder / RUNS
     runs.mkdir(exist_ok=True)
-    runner = Runner(CHILD, runs, jobs, console, lambda step, plan: _line(step, plan, runs))
+    runner: Runner[RunPlan] = Runner(CHILD, runs, jobs, console, lambda step, plan: _line(step, plan, runs))
     heading(console, "2/4", "Search the learning rates")
     search = comparison.search()
     _write_plans(search, runs)

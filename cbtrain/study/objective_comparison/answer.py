@@ -15,6 +15,9 @@ from cbtrain.study.objective_comparison.results import ArmResult
 LEVEL = 0.05
 """Of the adjusted p below which a difference is said to be shown."""
 
+FEWEST = 2
+"""Patients below which there is no test."""
+
 FEW_PAIRS = 30
 """Validation pairs below which a share of them says little."""
 
@@ -25,9 +28,9 @@ Verdict = Literal["raises", "lowers", "not shown", "not known"]
 
 def verdict_of(contrast: Contrast | None) -> Verdict:
     """Return what a contrast with the untuned arm shows."""
-    if contrast is None or contrast.estimate is None or contrast.p_adjusted is None:
+    if contrast is None or contrast.estimate is None or len(contrast.patients) < FEWEST:
         return "not known"
-    if contrast.p_adjusted >= LEVEL:
+    if contrast.p_adjusted is None or contrast.p_adjusted >= LEVEL:  # None: all patients differ by the same amount
         return "not shown"
     return "raises" if contrast.estimate > 0 else "lowers"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -55,7 +56,7 @@ def compare_objectives(
     open_folder(file, folder, FREE)
     runs = folder / RUNS
     runs.mkdir(exist_ok=True)
-    runner = Runner(CHILD, runs, jobs, console, lambda step, plan: _line(step, plan, runs))
+    runner: Runner[RunPlan] = Runner(CHILD, runs, jobs, console, lambda step, plan: _line(step, plan, runs))
     heading(console, "1/6", "Pairs of answers, patients, base")
     parts = write_pairs(file, folder / DATA, console)
     patients = write_patients(study, folder / DATA / "patients", parts.patients, console)
@@ -98,19 +99,19 @@ def compare_objectives(
 
 
 def plan_objectives(file: ObjectivesFile, folder: Path, console: Console) -> None:
-    """Print the runs of ``file`` with their tokens. Nothing is trained. Raises UserError as :func:`compare_objectives`.
-
-    Pairs are read, split and written to ``folder``, as they would be.
-    """
+    """Print the runs of ``file`` with their tokens. Nothing is trained, and nothing written to ``folder``. Raises
+    UserError as :func:`compare_objectives`."""
     study = file.study()
     _check_patient(study)
     table = table_of("arm", "rates tried", "runs", "tokens a run", "passes")
     comparison = None
     made = folder / RUNS / "base" / "base"
     if study.model.path is not None or made.is_dir():
-        parts = write_pairs(file, folder / DATA, console)
         base = resolve_model(study.model.path) if study.model.path else made
-        comparison = Comparison.of(file, parts, base, console)
+        with TemporaryDirectory() as data:
+            parts = write_pairs(file, Path(data), console)
+            write_patients(study, Path(data) / "patients", parts.patients, console)
+            comparison = Comparison.of(file, parts, base, console)
     total = 0
     for arm in file.tuned:
         rates = file.rates(arm)

@@ -31,6 +31,10 @@ DECIDED = (
 """Settings of the therapist's training that the comparison decides."""
 
 
+def _all_arms() -> dict[str, dict[str, Any]]:
+    return {name: {} for name in KINDS}
+
+
 class ObjectivesFile(BaseModel):
     """What is compared. ``arms``: by name, what is its own: ``learning_rates``, and ``preference`` of orpo and dpo."""
 
@@ -41,7 +45,7 @@ class ObjectivesFile(BaseModel):
     rejected_by: Literal["base", "other"] | None = Field(
         None, description="who wrote the rejected answers: the base itself, or another; null: not known"
     )
-    arms: dict[str, dict[str, Any]] = Field(default_factory=lambda: {name: {} for name in KINDS}, min_length=1)
+    arms: dict[str, dict[str, Any]] = Field(default_factory=_all_arms, min_length=1)
     split: SplitConfig = Field(
         default_factory=lambda: SplitConfig(validation=0.2, test=0.2), description="parts of the pairs, by patient"
     )
@@ -160,15 +164,17 @@ def reading(config: StudyConfig, path: str, **more: str) -> TranscriptsConfig:
     return TranscriptsConfig(path=path, cleaning=config.corpus.cleaning, skip_bad=config.corpus.skip_bad, **more)
 
 
-def read_objectives(path: Path, overrides: Sequence[str] = ()) -> ObjectivesFile:
-    """Return the comparison in the YAML file ``path``, with ``key=value`` of the study over it; pairs and config beside
-    the file may be named by a path from there. Raises UserError if it cannot be used."""
+def read_objectives(path: Path, overrides: Sequence[str] = (), pairs: str | None = None) -> ObjectivesFile:
+    """Return the comparison in the YAML file ``path``, with ``key=value`` of the study over it, and ``pairs`` in
+    place of its own; pairs and config beside the file may be named by a path from there. Raises UserError if it cannot
+    be used."""
     content = parse_yaml(lambda: path.read_text(encoding="utf-8"), path)
     if not isinstance(content, dict):
         raise UserError("not a comparison: a mapping with pairs and arms", where=path, hint=PAGE)
     for key in ("pairs", "config"):
         if isinstance(value := content.get(key), str) and exists(beside := path.parent / expanded(value)):
             content[key] = str(beside.resolve())
+    content |= {"pairs": pairs} if pairs else {}
     try:
         found = ObjectivesFile.model_validate(content)
         found = found.model_copy(update={"overrides": [*found.overrides, *overrides]})

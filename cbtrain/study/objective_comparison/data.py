@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -78,7 +78,7 @@ def exchanged(session: Session) -> Session:
     return replace(other, facts={**session.facts, PLACEBO: SWAPPED})
 
 
-def _check(sides: dict[str, Sequence[Session]], file: ObjectivesFile) -> None:
+def _check(sides: Mapping[str, Sequence[Session]], file: ObjectivesFile) -> None:
     for side in ("train", "validation"):
         if not sides[side]:
             hint = "Set split.validation, split.test or split.seed of the comparison so that each part has patients."

@@ -57,8 +57,7 @@ def tables(results: Results) -> Iterator[Rows]:
             yield heads, [_ranked(one, part) for one in arms if part in one.pairs]
     for text in dict.fromkeys(text for one in arms for text in one.forgotten):
         heads = [f"forgotten: {text}", "KL", "rise of perplexity"]
-        told = [(one.name, one.forgotten[text]) for one in arms if text in one.forgotten]
-        yield heads, [[name, f"{found['kl']:.3f}", f"{found['rise']:+.0%}"] for name, found in told]
+        yield heads, [_forgotten(one, text) for one in arms if text in one.forgotten]
     contrasts = {contrast.id: contrast for contrast in results.contrasts}
     rows = []
     for one in arms:
@@ -82,6 +81,11 @@ def _trained(one: ArmResult) -> list[str]:
         return [one.name, *[NONE] * 4, tried or NONE]
     seeds = ", ".join(map(str, one.seeds))
     return [one.name, f"{one.rate:g}", seeds, f"{one.tokens:,.0f}", f"{one.passes:.3g}", tried]
+
+
+def _forgotten(one: ArmResult, text: str) -> list[str]:
+    found = one.forgotten[text]
+    return [one.name, f"{found['kl']:.3f}", f"{found['rise']:+.0%}"]
 
 
 def _ranked(one: ArmResult, part: str) -> list[str]:
