@@ -10,6 +10,7 @@ SCHEMAS = {
     "cbtrain.checkpoint/1",
     "cbtrain.imported-forms/1",
     "cbtrain.method/1",
+    "cbtrain.objectives/1",
     "cbtrain.pair-patients/1",
     "cbtrain.pair/1",
     "cbtrain.patient/1",
