@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,9 @@ from cbtrain.training.objectives.reference import measure_reference
 
 NAME = "reference.npz"
 """The file in a stage's folder."""
+
+DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged file raises: zipfile takes some damage for encryption, or for a version that it lacks."""
 
 
 def with_reference(
@@ -106,7 +110,7 @@ def _read(place: Path, key: str, stores: Sequence[TokenStore]) -> list[NDArray[n
         with np.load(place, allow_pickle=False) as file:
             arrays = [np.asarray(file[f"part{number}"], np.float64) for number in range(len(stores))]
             same = str(file["key"]) == key
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except DAMAGE:
         return None
     fits = all(array.shape == (len(store), 2) for array, store in zip(arrays, stores, strict=True))
     return arrays if same and fits and all(np.isfinite(array).all() for array in arrays) else None
