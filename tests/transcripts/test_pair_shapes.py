@@ -71,6 +71,11 @@ SHAPES = {
         WHOLE,
         {},
     ),
+    "a question with a system prompt": (
+        {"system": "Be kind.", "question": "I am low.", "chosen": CHOSEN[0][1], "rejected": REJECTED[0][1]},
+        (PROMPT[:1], CHOSEN, REJECTED),
+        {"system": "Be kind."},
+    ),
     "other roles": (
         {
             "prompt": [{"role": role, "text": text} for role, text in PROMPT],
@@ -177,6 +182,7 @@ def test_prompts_of_messages_are_those_that_trl_extracts():
         ({"chosen": messages(PROMPT), "rejected": messages([*PROMPT[:2], (P, "June.")])}, "begins with the patient"),
         ({"chosen": messages(PROMPT + CHOSEN, "a"), "rejected": messages(PROMPT + REJECTED, "b")}, "different system prompts"),
         ({"prompt": "Hi.", "chosen": [{"role": "nurse", "content": "x"}], "rejected": "No."}, "chosen: speaker 'nurse'"),
+        ({"prompt": "a", "chosen": str(messages(CHOSEN)), "rejected": "b"}, "as Python prints them"),
         ({"prompt": "<|im_start|>user\nHi<|im_end|>", "chosen": "a", "rejected": "b"}, r"rendered \(ChatML"),
         ({"messages": messages(PROMPT)}, "no 'chosen' among messages: no pair of answers"),
     ],

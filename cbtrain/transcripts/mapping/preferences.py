@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,12 @@ from cbtrain.transcripts.types import Role, Turn
 if TYPE_CHECKING:
     from cbtrain.transcripts.readers.options import ReadOptions
 
-PROMPTS = ("prompt", "instruction", "conversations")
-"""Keys of a prompt: TRL's, LLaMA-Factory's of its two layouts."""
+PROMPTS = ("prompt", "instruction", "conversations", "question")
+"""Keys of a prompt: TRL's, LLaMA-Factory's of its two layouts, and that beside a ``system`` in sets of single answers.
+The first that is there counts."""
+
+PRINTED = re.compile(r"\[?\s*\{'\w+': ")
+"""How a list of messages begins that Python has printed, as pandas does when it writes a table: it is no JSON."""
 
 NO_PROMPT = "Give the prompt under a key of its own, or write both answers as lists of messages or as labelled texts."
 
@@ -147,6 +152,9 @@ class PreferenceReader:
         if template := template_of({"text": text}):
             what = f"a text that a chat template has rendered ({template}), not turns"
             raise UserError(what, where=where, hint="Name the file with the messages from before the template.")
+        if PRINTED.match(text.lstrip()):
+            hint = "Write the cells with json.dumps, or the table as JSON Lines or Parquet."
+            raise UserError("messages as Python prints them, not as JSON", where=where, hint=hint)
         dialogue, text = Dialogue(), clean(text, self.corpus_map)
         parsed = self.options.labelled(text, where)
         if parsed.turns and not parsed.preamble.strip():
