@@ -132,11 +132,11 @@ def test_a_map_names_other_keys(tmp_path):
     (session,) = read(tmp_path / "a.jsonl", corpus_map=CorpusMap(each="preference", **keys)).sessions()
     assert said(session) == (PROMPT[:1], [(T, "Since when?")], [(T, "Cheer up.")])
     assert (session.patient, session.preference.weight, session.facts) == ("amara", 0.5, {})
-    one_turn = {"question": "I am low.", "chosen": messages(CHOSEN), "rejected": messages(REJECTED)}
+    one_turn = {"asked": "I am low.", "chosen": messages(CHOSEN), "rejected": messages(REJECTED)}
     (tmp_path / "c.jsonl").write_text(json.dumps(one_turn))
     corpus = read(tmp_path / "c.jsonl")
     assert corpus.notes[0].startswith("1 prompts, which are missing: both answers begin with the therapist")
-    assert next(corpus.sessions()).facts == {"question": "I am low."}
+    assert next(corpus.sessions()).facts == {"asked": "I am low."}
     with pytest.raises(ValueError, match="each: preference needs chosen and rejected"):
         CorpusMap(each="preference", chosen="best")
     with pytest.raises(ValueError, match="preference has no session"):
