@@ -42,6 +42,7 @@ def _findings(
     from cbtrain.transcripts.reading import no_sessions
 
     bad: list[UserError] = []
+    skipped: list[str] = []
     policy, profiles = config_of(parsed).corpus.cleaning, source.profiles(bad.append)
     checker = Checker(profiles, policy, labels=source.given_labels)
 
@@ -49,6 +50,7 @@ def _findings(
         while bad:
             error = bad.pop(0)
             tally["unreadable"] += 1
+            skipped.append(str(error))
             yield Finding("unreadable", str(error.where or source.name), "", None, error.what)
 
     def all_of_them() -> Iterator[Finding]:
@@ -57,7 +59,7 @@ def _findings(
             yield from checker.add(session)
         yield from unreadable()
         if not checker.sessions:
-            raise no_sessions(source, tally["unreadable"])
+            raise no_sessions(source, skipped)
         yield from checker.finish()
 
     last: dict[str, str] = {}

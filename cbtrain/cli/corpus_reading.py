@@ -74,7 +74,7 @@ def reading(
             count += 1
             yield session
         if not count:
-            raise no_sessions(source, len(skipped))
+            raise no_sessions(source, skipped)
 
     yield sessions()
     tell_skipped(skipped)

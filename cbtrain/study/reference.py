@@ -66,7 +66,7 @@ def with_reference(
 def _found_or_measured(
     spec: StageSpec, stores: Sequence[TokenStore], decoder: Decoder, folder: Path, console: Console
 ) -> list[NDArray[np.float64]]:
-    key, pairs = _key(stores, decoder), sum(map(len, stores))
+    key, pairs = _key(stores, decoder, spec.settings.pack_tokens), sum(map(len, stores))
     cache = cache_root(spec.config.tokens.cache)
     places = [folder / NAME, *([cache.parent / "reference" / f"{key}.npz"] if cache else [])]
     found = next((read for place in places if (read := _read(place, key, stores)) is not None), None)
@@ -91,10 +91,18 @@ def _move(progress: Progress, task: TaskID, done: int, of: int) -> None:
     progress.update(task, completed=done, total=of)
 
 
-def _key(stores: Sequence[TokenStore], decoder: Decoder) -> str:
-    """Return a hash of everything that decides the numbers."""
+def _key(stores: Sequence[TokenStore], decoder: Decoder, pack_tokens: int) -> str:
+    """Return a hash of everything that decides the numbers, to the last bit: validation packs the pairs alike, so a new
+    adapter prefers nothing more than its base."""
     digest = blake2b(digest_size=16)
-    held = (decoder.fingerprint, str(decoder.format), str(decoder.dtype), decoder.backend, decoder.kernels.names)
+    held = (
+        pack_tokens,
+        decoder.fingerprint,
+        str(decoder.format),
+        str(decoder.dtype),
+        decoder.backend,
+        decoder.kernels.names,
+    )
     digest.update(repr(held).encode())
     for store in stores:
         arrays = store.arrays

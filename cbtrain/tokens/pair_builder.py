@@ -21,7 +21,7 @@ from cbtrain.tokens.document_builder import BuiltUnit, DocumentBuilder, Unit, pl
 from cbtrain.transcripts.preference import rejected_session
 from cbtrain.transcripts.types import Role
 
-SKIP_LONG = "Raise therapist.pack_tokens, shorten the prompt, or leave such pairs out with corpus.skip_bad=true."
+SKIP_LONG = "shorten the prompt, or leave such pairs out with corpus.skip_bad=true."
 
 
 class PairBuilder(DocumentBuilder):
@@ -71,10 +71,15 @@ class PairBuilder(DocumentBuilder):
         return trimmed(unit.name, rendering.ids, rendering.loss_weights)
 
     def _refuse_long(self, tokens: int, name: str) -> None:
-        if tokens > self.limit:
-            where = "a pack holds" if self.limit < self.positions else "the model has positions for"
-            problem = f"the pair has {tokens:,} tokens, and {where} {self.limit:,}"
-            raise UserError(problem, where=name, hint=SKIP_LONG)
+        limit = min(self.limit, self.positions)
+        if tokens <= limit:
+            return
+        where, raised = "a pack holds", "Raise therapist.pack_tokens, "
+        if limit == self.positions:
+            where, raised = "the model has positions for", "Take a model with a longer context, "
+        elif self.config.document_tokens is not None:
+            where, raised = "tokens.document_tokens allows", "Raise tokens.document_tokens, "
+        raise UserError(f"the pair has {tokens:,} tokens, and {where} {limit:,}", where=name, hint=raised + SKIP_LONG)
 
 
 def joined(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -266,7 +266,7 @@ def read(
     except PermissionError as error:
         raise UserError("permission denied", where=error.filename or path, hint="Change its permissions.") from None
     if not by_course:
-        raise no_sessions(source, len(skipped))
+        raise no_sessions(source, skipped)
     courses = tuple(
         Course(course, tuple(sorted(course_sessions, key=lambda session: session.number)), profiles.get(course))
         for course, course_sessions in by_course.items()
@@ -313,10 +313,10 @@ def refuse_with_hint(error: UserError) -> NoReturn:
     raise UserError(error.what, where=error.where, hint=f"{error.hint or ''} {hint}".strip()) from None
 
 
-def no_sessions(source: CorpusSource, skipped: int = 0) -> UserError:
-    """Return the error for a corpus in which nothing can be read."""
+def no_sessions(source: CorpusSource, skipped: Sequence[str] = ()) -> UserError:
+    """Return the error for a corpus in which nothing can be read; ``skipped`` says why what is malformed was not."""
     hint = f"It was read as {source.format!r} ({READERS[source.format].says}): check path and --format."
-    bad = f", {skipped} malformed" if skipped else ""
+    bad = f", {len(skipped)} malformed, the first: {skipped[0]}" if skipped else ""
     return UserError(f"no sessions in it{bad}", where=source.name, hint=hint)
 
 

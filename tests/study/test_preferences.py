@@ -96,7 +96,10 @@ def test_objectives_are_compared_apart_in_a_sweep(trained):
         (["patient.objective=dpo"], "compares answers of the therapist"),
         (["therapist.objective=dpo", "tokens.document=course"], "a document of its own"),
         (["therapist.objective=dpo", "training.engine=deepspeed", "training.zero_stage=3"], "ZeRO-3"),
-        (["therapist.objective=orpo", "tokens.document_tokens=60", "therapist.pack_tokens=60"], "a pack holds 60"),
+        (
+            ["therapist.objective=orpo", "tokens.document_tokens=60", "therapist.pack_tokens=60"],
+            "tokens.document_tokens allows 60",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(settings, says, tmp_path):

@@ -109,6 +109,9 @@ def admit(patients: Iterable[str], runs: Sequence[Path], keep: KeepOut | None) -
     if not used:
         raise UserError(f"it keeps all {counted(len(free), 'patient')}", where=OPTION, hint="Keep fewer of them.")
     strangers = sorted(keep.names - set(everybody))
+    if strangers and not keep.names & set(everybody):
+        what = f"none of the {counted(len(strangers), 'patient')} that it names is here, e.g. {strangers[0]}"
+        raise UserError(what, where=keep.said, hint=f"Patients here are called like {everybody[0]}.")
     notes = [f"{OPTION} names {counted(len(strangers), 'patient')} who are not here"] if strangers else []
     return Admitted(used, kept, refused, keep, notes)
 
