@@ -1,5 +1,6 @@
 """Objectives compared on the same pairs: what a file may say, what is equal, what continues, what is answered."""
 
+import csv
 import json
 import signal
 import time
@@ -186,9 +187,15 @@ def test_one_objective_is_stopped_continued_measured_and_evaluated(tmp_path):
     assert orpo["pairs"]["validation"]["chosen"]["mean"] != untuned["pairs"]["validation"]["chosen"]["mean"]
     assert 0 <= orpo["pairs"]["validation"]["moved"]["mean"] <= 1
     assert "moved" not in untuned["pairs"]["validation"]
-    assert untuned["score"]["sessions"] == orpo["score"]["sessions"] == 2
+    # Random models babble: every session is held and judged, and the judge cannot rate it, which is said.
+    rows = list(csv.DictReader((out / "evaluation" / "scores.csv").open()))
+    assert sorted((row["arm"], row["patient"]) for row in rows) == [
+        (arm, patient) for arm in ("orpo-seed-0", "untuned") for patient in ("amara", "leila")
+    ]
+    assert "untuned, orpo: no session could be rated" in results["limits"]
+    assert "This run cannot tell" in results["answer"][0]
     assert [one["id"] for one in results["contrasts"]] == ["orpo − untuned"]
-    assert "2 patients: small differences cannot be shown" in " ".join(results["limits"])
+    assert "patients: small differences cannot be shown" in " ".join(results["limits"])
     assert results["answer"][0] in (out / "objectives.md").read_text()
 
     path.write_text(path.read_text().replace("passes: 3", "passes: 4"))

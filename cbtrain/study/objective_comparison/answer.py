@@ -78,13 +78,15 @@ def limits_of(
 ) -> list[str]:
     """Return what the comparison cannot say, a sentence each."""
     limits = [f"{one.name} failed: {one.failed}" for one in arms if one.failed]
+    if unrated := [one.name for one in arms if one.score is None and not one.failed]:
+        limits.append(f"{', '.join(unrated)}: no session could be rated")
     patients = max((len(contrast.patients) for contrast in contrasts), default=0)
     if patients < FEW:
         limits.append(f"{patients} patients: small differences cannot be shown, whatever the truth")
     if CUE_RATER_LABEL in judges or "cue" in judges:
         limits.append("the cue rater counts wordings: its score says nothing of therapeutic quality")
     if len(file.seeds) < FEW_SEEDS:
-        limits.append(f"{len(file.seeds)} training seeds: intervals are over patients, not over trainings")
+        limits.append(f"training seeds: {len(file.seeds)}; intervals are over patients, not over trainings")
     if edge := [one.name for one in arms if one.at_edge]:
         limits.append(f"{', '.join(edge)}: the best learning rate is at the edge of those tried; try more")
     if single := [one.name for one in arms if len(one.search) == 1 and one.rate]:
