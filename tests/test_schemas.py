@@ -25,7 +25,6 @@ SCHEMAS = {
     "cbtrain.session/1",
     "cbtrain.split/1",
     "cbtrain.method-comparison/1",
-    "cbtrain.objectives/1",
     "cbtrain.sweep/1",
     "cbtrain.tokens/1",
 }

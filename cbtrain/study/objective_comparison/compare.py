@@ -12,6 +12,7 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.console import heading, plain, say, table_of
 from cbtrain.errors import UserError
+from cbtrain.eval.report.formatting import counted
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.study.method_comparison.compare import remove_weights
 from cbtrain.study.method_comparison.folder import open_folder, write_file
@@ -122,7 +123,8 @@ def plan_objectives(file: ObjectivesFile, folder: Path, console: Console) -> Non
         table.add_row(arm, ", ".join(f"{rate:g}" for rate in rates), str(runs), tokens, passes)
     console.print(table)
     untuned = [arm for arm in file.arms if not KINDS[arm].tuned]
-    plain(console, f"{total} runs; then {len(file.tuned) * len(file.seeds) + len(untuned)} therapists are evaluated")
+    therapists = counted(len(file.tuned) * len(file.seeds) + len(untuned), "therapist")
+    plain(console, f"{counted(total, 'run')}; then {therapists} are evaluated")
     if comparison is None:
         plain(console, "first a small base and its patient are made; then passes over the pairs are known")
 
