@@ -144,7 +144,7 @@ def test_the_answer_follows_from_the_planned_contrasts(sft, orpo, patients, answ
 
 
 @pytest.mark.slow
-def test_one_objective_is_stopped_continued_measured_and_evaluated(tmp_path):
+def test_one_objective_is_trained_measured_and_evaluated(tmp_path):
     base = model_with_adapters(tmp_path / "base", adapters=("kind",))
     settings = {
         "model": {"path": str(base)},
@@ -166,15 +166,6 @@ def test_one_objective_is_stopped_continued_measured_and_evaluated(tmp_path):
     assert "1 run; then 2 therapists are evaluated" in dry.stdout
     assert not (tmp_path / "runs").exists()
 
-    child = start_cbtrain("compare-objectives", "c.yaml", "--out", "out", cwd=tmp_path)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "out").glob("runs/*/training/*/metrics.jsonl")):
-        assert time.monotonic() < deadline
-        assert child.poll() is None, child.communicate()
-        time.sleep(0.02)
-    child.send_signal(signal.SIGTERM)
-    _, err = child.communicate(timeout=120)
-    assert child.returncode == 75, err
     done = cbtrain("compare-objectives", "c.yaml", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
@@ -204,7 +195,16 @@ def test_one_objective_is_stopped_continued_measured_and_evaluated(tmp_path):
 
 
 @pytest.mark.deep
-def test_the_whole_comparison_on_a_small_base(tmp_path):
+def test_the_whole_comparison_on_a_small_base_is_stopped_and_continued(tmp_path):
+    child = start_cbtrain("compare-objectives", "objectives-quick", "--out", "out", cwd=tmp_path)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "out").glob("runs/*/training/therapist/metrics.jsonl")):
+        assert time.monotonic() < deadline
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.02)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 75, err
     done = cbtrain("compare-objectives", "objectives-quick", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "objectives.json").read_text())
