@@ -59,7 +59,7 @@ GROUPS = {
 }
 """In the order of ``--help``. Each module adds one command or a few, and imports other packages only to run one."""
 
-NAME_WIDTH = 16
+NAME_WIDTH = 19
 """Columns of the names of commands in ``--help``."""
 
 

@@ -10,7 +10,7 @@ from places import ROOT
 
 from cbtrain.cli import exit_codes
 from cbtrain.cli.completion import _parsers
-from cbtrain.cli.main import GROUPS, build_parser, main
+from cbtrain.cli.main import GROUPS, NAME_WIDTH, build_parser, main
 from cbtrain.cli.parser import parse, study_of
 from cbtrain.config.problems import all_keys
 from cbtrain.config.schema import StudyConfig
@@ -69,12 +69,14 @@ def test_help_has_five_groups_and_the_table_of_exit_statuses(capsys, monkeypatch
     assert titles == [*GROUPS, "options", "exit status"]
     assert len(GROUPS) == 5
     listed = [
-        line[2:18].strip() for line in text.splitlines() if line.startswith("  ") and line[2] not in " -0123456789"
+        line[2 : 2 + NAME_WIDTH].strip()
+        for line in text.splitlines()
+        if line.startswith("  ") and line[2] not in " -0123456789"
     ]
     commands = [name for name in build_parser().subcommands.choices if name not in ("config", "rate audit")]
     assert listed == commands  # each once, in order
     for status, meaning in exit_codes.TABLE.items():
-        assert f"  {status:<16}{meaning.partition(';')[0]}" in text
+        assert f"  {status:<{NAME_WIDTH}}{meaning.partition(';')[0]}" in text
 
 
 def test_one_table_of_exit_statuses():

@@ -51,13 +51,14 @@ def test_what_the_base_says_is_read_from_the_folder_the_cache_or_computed_again(
     folder, said = trained
     assert "the base reads 4 pairs of answers" in said
     base = f"model.path={folder / 'run' / 'base'}"
-    one = train(folder, base, "therapist.objective=dpo", "therapist.preference.beta=0.5", out="one")
+    settings = [base, "therapist.pack_tokens=1024", "therapist.objective=dpo", "therapist.preference.beta=0.5"]
+    one = train(folder, *settings, out="one")
     assert "is known already" in one.stdout  # of other settings over the same pairs and base
     cached = list((Path(os.environ["CBTRAIN_CACHE"]) / "reference").glob("*.npz"))
     assert cached
     for file in cached:  # damaged, they are computed again, to the same numbers
         file.write_bytes(file.read_bytes()[:-200])
-    two = train(folder, base, "therapist.objective=dpo", "therapist.preference.beta=0.5", out="two")
+    two = train(folder, *settings, out="two")
     assert "the base reads 4 pairs" in two.stdout
     found = [np.load(folder / name / "training" / "therapist" / "reference.npz") for name in ("one", "two")]
     for part in ("part0", "part1"):

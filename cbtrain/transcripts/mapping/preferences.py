@@ -29,7 +29,7 @@ PROMPTS = ("prompt", "instruction", "conversations", "question")
 """Keys of a prompt: TRL's, LLaMA-Factory's of its two layouts, and that beside a ``system`` in sets of single answers.
 The first that is there counts."""
 
-PRINTED = re.compile(r"\[?\s*\{'\w+': ")
+PRINTED = re.compile(r"\[?[ \n]{0,8}\{'\w{1,40}': ")
 """How a list of messages begins that Python has printed, as pandas does when it writes a table: it is no JSON."""
 
 NO_PROMPT = "Give the prompt under a key of its own, or write both answers as lists of messages or as labelled texts."
