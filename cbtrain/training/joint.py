@@ -86,14 +86,13 @@ def _passes(tokens: Mapping[int, int]) -> Iterator[list[int]]:
         yield group
 
 
-def _backward(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[tuple[Tensor, Tensor]]:
+def _backward(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[tuple[Tensor, Tensor | float]]:
     """Add to the gradients of each task those of its micro-batch ``number``. Return the losses, and the measures of
     their pairs; nothing else of the pass is left when the next one begins."""
     terms = _terms(decoder, tasks, number)
     losses = [share_of_loss(own, task.batches[number].step) for own, task in zip(terms, tasks, strict=True)]
     torch.stack(losses).sum().backward()
-    told = [nothing(decoder.device) if own.measures is None else own.measures for own in terms]
-    return [(loss.detach(), measures) for loss, measures in zip(losses, told, strict=True)]
+    return [(loss.detach(), own.measures) for loss, own in zip(losses, terms, strict=True)]
 
 
 def _terms(decoder: Decoder, tasks: Sequence[Task], number: int) -> list[Terms]:

@@ -148,7 +148,7 @@ class StageRun:
         Stopped if a signal came."""
         progress, telemetry = self.progress, self.telemetry
         with telemetry.paused():
-            measured = self._measured_pairs() if self.engine.objective.of_pairs else self._measured_sessions()
+            measured = self._measured()
             if measured is None:
                 self.stop()
                 return
@@ -158,18 +158,17 @@ class StageRun:
                 self.state.best = self.engine.parameters()
                 self.save(self.state.best)
 
-    def _measured_sessions(self) -> Measured | None:
+    def _measured(self) -> Measured | None:
+        """Return what the validation documents come to; None if a signal came meanwhile."""
         stage = self.stage
+        if self.engine.objective.of_pairs:
+            return validate_pairs(self.engine, stage.validation, self.settings.pack_tokens, self.signals.asked)
         groups = stage.groups or ["all"] * len(stage.validation)
         losses = validate(self.engine, stage.validation, self.settings.pack_tokens, groups, self.signals.asked)
         if losses is None:
             return None
         phases = {name: loss.mean for name, loss in losses.items()} if len(losses) > 1 else {}
         return Measured(overall(losses).mean, phases)
-
-    def _measured_pairs(self) -> Measured | None:
-        found = validate_pairs(self.engine, self.stage.validation, self.settings.pack_tokens, self.signals.asked)
-        return None if found is None else Measured(found.loss, pairs=found.pairs)
 
     def next_step_due(self) -> bool:
         """Do what is due between two steps: validate, save. Return whether another step follows; if none does, the last

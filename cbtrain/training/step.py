@@ -59,7 +59,7 @@ def train_step(
             loss = share_of_loss(terms, step_info)
             engine.backward(loss)
             total += loss.detach()
-            measures += 0 if terms.measures is None else terms.measures
+            measures += terms.measures
         if not batch.last and stop():
             engine.discard()
             return None

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import stats
 
 from cbtrain.eval.analysis.agreement.severity import Judged, judged_means
 from cbtrain.eval.analysis.contrast_plan import Plan
-from cbtrain.eval.analysis.effects import PairedEffect, paired_effect
+from cbtrain.eval.analysis.effects import PairedEffect, paired_effect, t_interval
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.resampling import hierarchical_bootstrap, holm, percentile_interval, sign_flip_p
 from cbtrain.eval.analysis.rounding import alike, nought, size_of
@@ -106,10 +105,8 @@ def contrast_of(
     if alike(observed, size):
         notes.append("all patients differ by the same amount: no interval and no t test can be given")
         return replace(contrast, se=0.0, p_sign_flip=2 / 2**n if estimate else None, method=POINT, notes=notes)
-    se = float(observed.std(ddof=1) / math.sqrt(n))
-    margin = float(stats.t.ppf(0.975, n - 1)) * se
-    p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
-    contrast = replace(contrast, se=se, ci_low=estimate - margin, ci_high=estimate + margin, p=p)
+    interval = t_interval(observed, estimate)
+    contrast = replace(contrast, se=interval.se, ci_low=interval.low, ci_high=interval.high, p=interval.p)
     if not draws:
         return replace(contrast, notes=notes)
     contrast = replace(contrast, p_sign_flip=sign_flip_p(observed, seed=seed, size=size))

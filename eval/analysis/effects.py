@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from cbtrain.eval.analysis.rounding import alike
 
@@ -48,6 +48,25 @@ def paired_effect(differences: np.ndarray, level: float = 0.95, size: float = 0.
         math.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else math.nan
     )
     return PairedEffect(d, low, high, d * correction, low * correction, high * correction)
+
+
+@dataclass(frozen=True, slots=True)
+class TInterval:
+    """Standard error of a mean, its 95 % t interval, and the two-sided p of the t test against 0."""
+
+    se: float
+    low: float
+    high: float
+    p: float
+
+
+def t_interval(values: np.ndarray, estimate: float) -> TInterval:
+    """Return the interval around ``estimate``, the mean of ``values`` (float ``[n]``, two or more that vary)."""
+    n = len(values)
+    se = float(values.std(ddof=1) / math.sqrt(n))
+    margin = float(stats.t.ppf(0.975, n - 1)) * se
+    p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
+    return TInterval(se, estimate - margin, estimate + margin, p)
 
 
 TAIL = 9.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import stats
 
 from cbtrain.eval.analysis.rounding import nought
 
@@ -19,3 +20,14 @@ def hotelling(differences: np.ndarray, size: float) -> float | None:
     if nought(singular_values.min(), math.sqrt(n) * size):
         return None
     return n * (n - 1) * float(((axes @ mean / singular_values) ** 2).sum())
+
+
+def hotelling_f(differences: np.ndarray, size: float) -> tuple[float, float] | None:
+    """Return Hotelling's T² of ``differences`` (float ``[patients, k]``, more patients than k) as F with k and
+    patients - k degrees of freedom, and its p; None as :func:`hotelling`."""
+    n, k = differences.shape
+    t_squared = hotelling(differences, size)
+    if t_squared is None:
+        return None
+    statistic = (n - k) / ((n - 1) * k) * t_squared
+    return statistic, float(stats.f.sf(statistic, k, n - k))

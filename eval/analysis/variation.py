@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
-from cbtrain.eval.analysis.hotelling import hotelling
+from cbtrain.eval.analysis.hotelling import hotelling_f
 from cbtrain.eval.analysis.resampling import in_order
 from cbtrain.eval.analysis.rounding import alike, at_least
 
@@ -71,11 +70,11 @@ def within_patients(values: np.ndarray, size: float) -> Test:
     if n <= k or n < 2:
         needed = max(k + 1, 2)
         return Test(math.nan, df, math.nan, f"{n} patients have pairs at every level, and the test needs {needed}")
-    t_squared = hotelling(values[:, 1:] - values[:, :1], size)
-    if t_squared is None:
+    found = hotelling_f(values[:, 1:] - values[:, :1], size)
+    if found is None:
         return Test(math.nan, df, math.nan, "the patients' differences between levels do not vary enough")
-    statistic = (n - k) / ((n - 1) * k) * t_squared
-    return Test(statistic, df, float(stats.f.sf(statistic, k, n - k)))
+    statistic, p = found
+    return Test(statistic, df, p)
 
 
 @lru_cache(maxsize=64)

@@ -18,12 +18,12 @@ from cbtrain.training.objectives.measures import measures_of
 @dataclass(frozen=True, slots=True)
 class Terms:
     """``values`` and ``weights`` fp32 ``[n]`` of a pack's tokens or pairs; ``measures`` float64
-    ``[len(MEASURES)]`` are sums over its pairs (:data:`cbtrain.training.objectives.measures.MEASURES`), None for
+    ``[len(MEASURES)]`` are sums over its pairs (:data:`cbtrain.training.objectives.measures.MEASURES`), 0 of
     sessions."""
 
     values: Tensor
     weights: Tensor
-    measures: Tensor | None = None
+    measures: Tensor | float = 0.0
 
 
 class Objective(ABC):

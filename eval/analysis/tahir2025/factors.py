@@ -11,9 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from cbtrain.eval.analysis.hotelling import hotelling
+from cbtrain.eval.analysis.hotelling import hotelling_f
 from cbtrain.eval.analysis.rounding import size_of
 from cbtrain.eval.analysis.tahir2025.paired import Paired, adjusted, paired
 
@@ -72,8 +71,5 @@ def _test(name: str, differences: np.ndarray, size: float) -> FTest:
     """Return the test of whether the means of ``differences`` (float ``[patients, k]``) are all 0."""
     n, k = differences.shape
     df = (k, max(n - k, 0))
-    t_squared = hotelling(differences, size) if n > k else None
-    if t_squared is None:
-        return FTest(name, math.nan, df, math.nan)
-    statistic = (n - k) / ((n - 1) * k) * t_squared
-    return FTest(name, statistic, df, float(stats.f.sf(statistic, k, n - k)))
+    statistic, p = (hotelling_f(differences, size) if n > k else None) or (math.nan, math.nan)
+    return FTest(name, statistic, df, p)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
+from cbtrain.eval.analysis.effects import t_interval
 from cbtrain.eval.analysis.resampling import holm
 from cbtrain.eval.analysis.rounding import alike, size_of
 from cbtrain.eval.analysis.tahir2025.published import pair_name
@@ -44,22 +44,13 @@ def paired_contrasts(scores: np.ndarray, arms: Sequence[str]) -> list[Paired]:
 def paired(name: str, differences: np.ndarray, size: float) -> Paired:
     """Return the mean of ``differences``, float ``[patients]`` (at least two). ``size``: the largest score that was
     subtracted, by which differences are told from rounding."""
-    n, estimate = len(differences), float(differences.mean())
+    estimate = float(differences.mean())
     if alike(differences, size):
         gap = math.nan
         return Paired(name=name, estimate=estimate, se=0.0, ci_low=gap, ci_high=gap, p=gap, d_z=gap)
-    sd = float(differences.std(ddof=1))
-    se = sd / math.sqrt(n)
-    margin = float(stats.t.ppf(0.975, n - 1)) * se
-    return Paired(
-        name=name,
-        estimate=estimate,
-        se=se,
-        ci_low=estimate - margin,
-        ci_high=estimate + margin,
-        p=float(2 * stats.t.sf(abs(estimate) / se, n - 1)),
-        d_z=estimate / sd,
-    )
+    t = t_interval(differences, estimate)
+    d_z = estimate / float(differences.std(ddof=1))
+    return Paired(name=name, estimate=estimate, se=t.se, ci_low=t.low, ci_high=t.high, p=t.p, d_z=d_z)
 
 
 def adjusted(rows: Sequence[Paired]) -> list[Paired]:
