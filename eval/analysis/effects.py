@@ -61,11 +61,12 @@ class TInterval:
 
 
 def t_interval(values: np.ndarray, estimate: float) -> TInterval:
-    """Return the interval around ``estimate``, the mean of ``values`` (float ``[n]``, two or more that vary)."""
+    """Return the interval around ``estimate``, the mean of ``values`` (float ``[n]``, two or more); p is NaN if they do
+    not vary."""
     n = len(values)
     se = float(values.std(ddof=1) / math.sqrt(n))
     margin = float(stats.t.ppf(0.975, n - 1)) * se
-    p = float(2 * stats.t.sf(abs(estimate) / se, n - 1))
+    p = float(2 * stats.t.sf(abs(estimate) / se, n - 1)) if se else math.nan
     return TInterval(se, estimate - margin, estimate + margin, p)
 
 

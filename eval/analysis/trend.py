@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from cbtrain.eval.analysis.agreement.severity import judged_means, session_means
 from cbtrain.eval.analysis.contrast_plan import Plan
 from cbtrain.eval.analysis.contrasts import Contrast, Differences, cell_differences, contrast_of, with_holm
+from cbtrain.eval.analysis.effects import TInterval, t_interval
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.rounding import alike, size_of
 from cbtrain.eval.analysis.sessions import Key
@@ -136,14 +136,8 @@ def _arm_trend(arm: str, points: Points, size: float) -> ArmTrend:
     values, n = np.array(list(slopes.values())), len(slopes)
     slope = float(values.mean()) if n else math.nan
     sessions = sum(len(points[patient]) for patient in slopes)
-    se = margin = p = math.nan
-    if n > 1 and not alike(values, size):
-        se = float(values.std(ddof=1) / math.sqrt(n))
-        margin = float(stats.t.ppf(0.975, n - 1)) * se
-        p = float(2 * stats.t.sf(abs(slope) / se, n - 1))
-    return ArmTrend(
-        name=arm, patients=n, sessions=sessions, slope=slope, se=se, ci_low=slope - margin, ci_high=slope + margin, p=p
-    )
+    t = t_interval(values, slope) if n > 1 and not alike(values, size) else TInterval(*[math.nan] * 4)
+    return ArmTrend(name=arm, patients=n, sessions=sessions, slope=slope, se=t.se, ci_low=t.low, ci_high=t.high, p=t.p)
 
 
 def _slopes(points: Points) -> dict[str, float]:

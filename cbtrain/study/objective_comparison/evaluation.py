@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from scipy import stats
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.config.sources import Layer
@@ -18,6 +17,7 @@ from cbtrain.eval.analysis.agreement.panel import panel_of, panel_ratings
 from cbtrain.eval.analysis.agreement.severity import session_means
 from cbtrain.eval.analysis.contrast_plan import Plan
 from cbtrain.eval.analysis.contrasts import Contrast, compare
+from cbtrain.eval.analysis.effects import t_interval
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.study.evaluation.evaluate import evaluate_study
 from cbtrain.study.evaluation.scores import load_scores
@@ -118,5 +118,5 @@ def _score(ratings: Ratings, names: Sequence[str]) -> ArmScore | None:
     mean, count = float(means.mean()), sum(map(len, by_patient.values()))
     if n == 1:
         return ArmScore(mean, None, None, n, count)
-    margin = float(stats.t.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n))
-    return ArmScore(mean, mean - margin, mean + margin, n, count)
+    interval = t_interval(means, mean)
+    return ArmScore(mean, interval.low, interval.high, n, count)

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from cbtrain.eval.analysis.agreement.severity import judged_means
 from cbtrain.eval.analysis.contrast_plan import Plan
 from cbtrain.eval.analysis.contrasts import paired_differences
-from cbtrain.eval.analysis.hotelling import hotelling
+from cbtrain.eval.analysis.effects import t_interval
+from cbtrain.eval.analysis.hotelling import hotelling_f
 from cbtrain.eval.analysis.ratings import Ratings
 from cbtrain.eval.analysis.rounding import alike, size_of
 
@@ -69,11 +69,11 @@ def interaction(ratings: Ratings, plans: list[Plan]) -> Interaction | None:
     if n <= k:
         problem = f"{n} patients have pairs with every base, and the test needs at least {k + 1}"
         return replace(untested, problem=problem)
-    t_squared = hotelling(differences, size) if len(intervals) == k else None
-    if t_squared is None:
+    found = hotelling_f(differences, size) if len(intervals) == k else None
+    if found is None:
         return replace(untested, problem="the patients' differences do not vary enough")
-    statistic = (n - k) / ((n - 1) * k) * t_squared
-    return replace(untested, statistic=statistic, p=float(stats.f.sf(statistic, k, n - k)))
+    statistic, p = found
+    return replace(untested, statistic=statistic, p=p)
 
 
 def _gains(ratings: Ratings, changes: Sequence[Plan]) -> dict[str, dict[str, float]]:
@@ -91,5 +91,5 @@ def _gains(ratings: Ratings, changes: Sequence[Plan]) -> dict[str, dict[str, flo
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
     """Return the 95 % t interval of the mean of ``values``, float ``[patients]``."""
-    margin = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return float(values.mean()) - margin, float(values.mean()) + margin
+    found = t_interval(values, float(values.mean()))
+    return found.low, found.high
