@@ -9,9 +9,9 @@ course), ``preamble`` and ``facts`` (texts by name); ``profiles.jsonl``: ``{"sch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,9 @@ SESSION_SCHEMA = "cbtrain.session/1"
 PAIR_SCHEMA = "cbtrain.pair/1"
 PROFILES = ("profiles.jsonl", "profiles.jsonl.gz")
 """Profiles beside the sessions of any JSON format."""
+
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class TurnRecord(BaseModel):
@@ -57,13 +60,13 @@ def detects(path: Path) -> bool:
 
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
     """Yield the sessions of a file or folder, in the order of the lines."""
-    for where, content in read_records(_file(path), options.on_bad):
+    for where, content in read_records(file_of(path, SESSIONS), options.on_bad):
         try:
             record = parse_record(content, where)
         except UserError as error:
             options.on_bad(error)
             continue
-        turns = tuple(Turn(turn.role, turn.text, turn.weight) for turn in record.turns)
+        turns = turns_of(record.turns)
         yield Session(record.course, record.session, turns, where, record.patient, record.preamble, facts=record.facts)
 
 
@@ -73,23 +76,35 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 
 def parse_record(content: dict[str, Any], where: object) -> SessionRecord:
     """Return ``content`` as a session. Raises UserError on another schema, and on unknown, missing or wrong keys."""
-    content = dict(content)
-    schema = content.pop("schema", None)
-    if schema == PAIR_SCHEMA:
+    if content.get("schema") == PAIR_SCHEMA:
         raise UserError("a pair of answers among sessions", where=where, hint="Put pairs into a file of their own.")
-    if schema != SESSION_SCHEMA:
-        hint = f'Each line is an object with "schema": "{SESSION_SCHEMA}".'
-        raise UserError(f"schema {schema!r} is not {SESSION_SCHEMA!r}", where=where, hint=hint)
-    return validate(SessionRecord, content, where, "`cbtrain corpus schema` prints the schema.")
+    return parse_line(SessionRecord, SESSION_SCHEMA, content, where)
 
 
-def _file(path: Path) -> Path:
+def parse_line(kind: type[Record], schema: str, content: dict[str, Any], where: object) -> Record:
+    """Return ``content``, a line with this ``schema``, as a record of ``kind``. Raises UserError as
+    :func:`parse_record`."""
+    content = dict(content)
+    found = content.pop("schema", None)
+    if found != schema:
+        hint = f'Each line is an object with "schema": "{schema}".'
+        raise UserError(f"schema {found!r} is not {schema!r}", where=where, hint=hint)
+    return validate(kind, content, where, "`cbtrain corpus schema` prints the schema.")
+
+
+def turns_of(records: Sequence[TurnRecord]) -> tuple[Turn, ...]:
+    return tuple(Turn(turn.role, turn.text, turn.weight) for turn in records)
+
+
+def file_of(path: Path, names: Sequence[str]) -> Path:
+    """Return ``path``, or the first file of these ``names`` in it if it is a folder. Raises UserError if there is
+    none."""
     if not path.is_dir():
         return path
-    for name in SESSIONS:
+    for name in names:
         if (path / name).exists() or (path / name).is_symlink():
             return path / name
-    raise UserError(f"no {SESSIONS[0]} in it", where=path, hint="Name a folder that has one, or another --format.")
+    raise UserError(f"no {names[0]} in it", where=path, hint="Name a folder that has one, or another --format.")
 
 
 def read_profiles(folder: Path, options: ReadOptions) -> dict[str, Profile]:

@@ -17,10 +17,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from cbtrain.errors import UserError
 from cbtrain.transcripts.preference import pair_session
 from cbtrain.transcripts.profile import Profile
-from cbtrain.transcripts.readers.canonical import PAIR_SCHEMA, PROFILES, SESSION_SCHEMA, TurnRecord
+from cbtrain.transcripts.readers.canonical import (
+    PAIR_SCHEMA,
+    PROFILES,
+    SESSION_SCHEMA,
+    TurnRecord,
+    file_of,
+    parse_line,
+    turns_of,
+)
 from cbtrain.transcripts.readers.options import ReadOptions
-from cbtrain.transcripts.source import read_records, stem_of, validate
-from cbtrain.transcripts.types import Session, Turn
+from cbtrain.transcripts.source import read_records, stem_of
+from cbtrain.transcripts.types import Session
 
 PAIRS = ("pairs.jsonl", "pairs.jsonl.gz")
 
@@ -46,7 +54,7 @@ def detects(path: Path) -> bool:
 
 def sessions(path: Path, options: ReadOptions) -> Iterator[Session]:
     """Yield the pairs of a file or folder as sessions, in the order of the lines."""
-    file = _file(path)
+    file = file_of(path, PAIRS)
     if unused := [name for name in PROFILES if path.is_dir() and (path / name).exists()]:
         options.note("files of profiles: pairs need none", len(unused), unused[0])
     for where, content in read_records(file, options.on_bad):
@@ -65,30 +73,12 @@ def profiles(path: Path, options: ReadOptions) -> dict[str, Profile]:
 
 def parse_record(content: dict[str, Any], where: object) -> PairRecord:
     """Return ``content`` as a pair. Raises UserError on another schema, and on unknown, missing or wrong keys."""
-    content = dict(content)
-    schema = content.pop("schema", None)
-    if schema == SESSION_SCHEMA:
+    if content.get("schema") == SESSION_SCHEMA:
         raise UserError("a session among pairs of answers", where=where, hint="Put sessions into a file of their own.")
-    if schema != PAIR_SCHEMA:
-        hint = f'Each line is an object with "schema": "{PAIR_SCHEMA}".'
-        raise UserError(f"schema {schema!r} is not {PAIR_SCHEMA!r}", where=where, hint=hint)
-    return validate(PairRecord, content, where, "`cbtrain corpus schema` prints the schema.")
+    return parse_line(PairRecord, PAIR_SCHEMA, content, where)
 
 
 def _session(record: PairRecord, where: str, name: str) -> Session:
     facts = record.facts | ({"system": record.system} if record.system else {})
-    session = Session(name, 1, _turns(record.prompt), where, record.patient, facts=facts)
-    return pair_session(session, _turns(record.chosen), _turns(record.rejected), record.weight)
-
-
-def _turns(turns: list[TurnRecord]) -> tuple[Turn, ...]:
-    return tuple(Turn(turn.role, turn.text, turn.weight) for turn in turns)
-
-
-def _file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    for name in PAIRS:
-        if (path / name).exists() or (path / name).is_symlink():
-            return path / name
-    raise UserError(f"no {PAIRS[0]} in it", where=path, hint="Name a folder that has one, or another --format.")
+    session = Session(name, 1, turns_of(record.prompt), where, record.patient, facts=facts)
+    return pair_session(session, turns_of(record.chosen), turns_of(record.rejected), record.weight)
