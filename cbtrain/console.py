@@ -39,6 +39,18 @@ def loading_bar(console: Console, text: str = "Loading weights") -> Iterator[Cal
         yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
+@contextmanager
+def counted_bar(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function to call with how many are done and how many there are. On a terminal it moves a bar, which
+    vanishes at the end."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
 def counting(sessions: Iterable[Item], what: str, console: Console | None = None) -> Iterator[Item]:
     """Yield ``sessions`` and show their number so far on ``console`` (default: standard error) if it is a terminal.
 

@@ -53,8 +53,8 @@ def tokens(parsed: argparse.Namespace) -> None:
 
 def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from cbtrain.console import counted_bar
     from cbtrain.study.datasets import course_units
     from cbtrain.tokens.system_prompts import OwnPrompts
     from cbtrain.tokens.tokenize import cache_root, tokenize
@@ -70,16 +70,8 @@ def _facts(parsed: argparse.Namespace) -> dict[str, Any]:
     units = course_units(corpus.courses, parsed.speaker, config)
     if not units:
         raise UserError("no session in which both speak", where=config.corpus.path, hint="See `cbtrain corpus check`.")
-    columns = (TextColumn("Tokenizing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(units))
-        tokenized = tokenize(
-            units,
-            builder,
-            root=cache_root(config.tokens.cache),
-            progress=lambda done, _: progress.update(task, completed=done),
-        )
+    with counted_bar(Console(stderr=True), "Tokenizing") as progress:
+        tokenized = tokenize(units, builder, root=cache_root(config.tokens.cache), progress=progress)
     if tokenized.note:
         print(tokenized.note, file=sys.stderr)
     stream = open_stream(tokenized.documents, settings, stage.model.architecture, stage.name, world=parsed.ranks)

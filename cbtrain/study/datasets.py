@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cbtrain.config.schema import StudyConfig
-from cbtrain.console import say
+from cbtrain.console import counted_bar, say
 from cbtrain.errors import UserError
 from cbtrain.study.corpus import StudyCorpus
 from cbtrain.study.untrained_texts import UntrainedText, untrained_texts
@@ -63,16 +62,14 @@ def training_part(
         say(console, f"{speaker}: no system prompt is trained, but {written}")
     units = course_units(corpus.split.train, speaker, config)
     _check_objective(speaker, settings, units, config, console)
-    columns = (TextColumn(f"Tokenizing for the {speaker}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
+    with counted_bar(console, f"Tokenizing for the {speaker}") as progress:
         train = tokenize(
             units,
             make_builder(renderer, speaker, settings, positions, config, measured=False),
             budget=settings.token_budget,
             seed=settings.seed,
             root=cache_root(config.tokens.cache),
-            progress=lambda done, of: progress.update(task, completed=done, total=of),
+            progress=progress,
             skip_bad=config.corpus.skip_bad,
         )
     if train.note:

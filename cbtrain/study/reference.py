@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from cbtrain.console import say
+from cbtrain.console import counted_bar, say
 from cbtrain.files import write_atomic
 from cbtrain.model.decoder import Decoder
 from cbtrain.study.datasets import SpeakerDataset
@@ -29,7 +27,7 @@ from cbtrain.study.stages import StageSpec
 from cbtrain.tokens.cache import TokenStore, remove_unused
 from cbtrain.tokens.tokenize import cache_root
 from cbtrain.training import distributed
-from cbtrain.training.objectives.reference import measure_reference
+from cbtrain.training.objectives.reference import answers_of_all
 
 NAME = "reference.npz"
 """The file in a stage's folder."""
@@ -73,22 +71,16 @@ def _found_or_measured(
     found = distributed.agreed(found)
     if found is None:
         say(console, f"{spec.name}: the base reads {pairs:,} pairs of answers, to compare with")
-        columns = (TextColumn("Reading pairs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            found = []
-            for store in stores:
-                moved = partial(_move, progress, progress.add_task("", total=None))
-                found.append(measure_reference(decoder, store, spec.settings.pack_tokens, moved))
+        found = []
+        for store in stores:
+            with counted_bar(console, "Reading packs of pairs") as progress:
+                found.append(answers_of_all(decoder, store, spec.settings.pack_tokens, progress))
     else:
         say(console, f"{spec.name}: what the base says of {pairs:,} pairs of answers is known already")
     if distributed.rank() == 0:
         for place in places:
             _write(place, key, found, console)
     return found
-
-
-def _move(progress: Progress, task: TaskID, done: int, of: int) -> None:
-    progress.update(task, completed=done, total=of)
 
 
 def _key(stores: Sequence[TokenStore], decoder: Decoder, pack_tokens: int) -> str:

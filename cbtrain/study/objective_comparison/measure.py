@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from cbtrain.config.schema import StudyConfig
@@ -16,11 +15,8 @@ from cbtrain.study.corpus import load_corpus
 from cbtrain.study.datasets import course_units
 from cbtrain.study.stages import StageSpec, StudyModel
 from cbtrain.tokens.cache import TokenStore
-from cbtrain.tokens.pack import build_pack
-from cbtrain.tokens.packing import plan_packs
 from cbtrain.tokens.tokenize import tokenize
-from cbtrain.training.loss import token_losses
-from cbtrain.training.objectives.answers import answers_of
+from cbtrain.training.objectives.reference import answers_of_all
 
 PARTS = ("validation", "test")
 
@@ -37,7 +33,6 @@ def measure_pairs(config: StudyConfig, adapter: Path | None, console: Console) -
     decoder = spec.base_decoder(console)
     if adapter is not None:
         load_adapter(decoder, adapter)
-    decoder.eval()
     found: dict[str, Any] = {}
     for part in PARTS:
         units = course_units(getattr(corpus.split, part), "therapist", config)
@@ -47,16 +42,16 @@ def measure_pairs(config: StudyConfig, adapter: Path | None, console: Console) -
     return found
 
 
-@torch.no_grad()
 def _rows(decoder: Decoder, documents: TokenStore, pack_tokens: int) -> dict[str, Row]:
     rows = dict[str, Row]()
-    for members in plan_packs(documents.lengths, pack_tokens, search=False).packs:
-        inside = [documents[int(index)] for index in members]
-        pack = build_pack(inside)
-        answers = answers_of(*token_losses(decoder, pack), pack)
-        columns = (answers.chosen, answers.rejected, answers.chosen_tokens, answers.rejected_tokens)
-        numbers = torch.stack(columns, dim=1).double().tolist()
-        rows |= {document.name: row for document, row in zip(inside, numbers, strict=True)}
+    for document, (chosen, rejected) in zip(
+        documents, answers_of_all(decoder, documents, pack_tokens).tolist(), strict=True
+    ):
+        branches, weights = document.branches, document.loss_weights
+        assert branches is not None
+        # The first token of a branch predicts the answer's first, and is none of it.
+        parts = weights[branches.chosen + 1 : branches.rejected], weights[branches.rejected + 1 :]
+        rows[document.name] = [chosen, rejected, *(float(part.sum()) for part in parts)]
     return dict(sorted(rows.items()))
 
 

@@ -4,7 +4,6 @@ adapter off, so there is no second model."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -28,30 +27,35 @@ def known_reference(pack: Pack, device: torch.device) -> Tensor | None:
     return torch.tensor(known, dtype=torch.float64).to(device, non_blocking=True)
 
 
-def base_answers(decoder: Decoder, pack: Pack, *, untrained: bool = False) -> Tensor:
-    """Return the log-probabilities (nats) of both answers of each pair by ``decoder`` without its adapter, or as it is
-    if that is ``untrained``, without gradients: ``[pairs, 2]``."""
-    with torch.no_grad(), nullcontext() if untrained else decoder.with_adapter(False):
-        answers = answers_of(*token_losses(decoder, pack), pack)
+def base_answers(decoder: Decoder, pack: Pack) -> Tensor:
+    """Return :func:`pack_answers` by ``decoder`` without its adapter."""
+    with decoder.with_adapter(False):
+        return pack_answers(decoder, pack)
+
+
+@torch.no_grad()
+def pack_answers(decoder: Decoder, pack: Pack) -> Tensor:
+    """Return the log-probabilities (nats) of both answers of each pair by ``decoder`` as it is, without gradients:
+    ``[pairs, 2]``."""
+    answers = answers_of(*token_losses(decoder, pack), pack)
     return torch.stack([answers.chosen, answers.rejected], dim=1)
 
 
-def measure_reference(
+def answers_of_all(
     decoder: Decoder,
     documents: TokenStore,
     pack_tokens: int,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> NDArray[np.float64]:
-    """Return :func:`base_answers` of all ``documents``, pairs of answers, by a ``decoder`` that is not trained yet:
-    float64 ``[D, 2]``, the same on every rank. All ranks share the work; ``progress`` is called with the packs done and
-    all of this rank's."""
+    """Return :func:`pack_answers` of all ``documents``, pairs of answers: float64 ``[D, 2]``, the same on every rank.
+    All ranks share the work; ``progress`` is called with the packs done and all of this rank's."""
     planned = plan_packs(documents.lengths, pack_tokens, search=False).packs
     own = planned[distributed.rank() :: distributed.world()]
     was_training = decoder.training
     decoder.eval()
     found: list[tuple[list[int], NDArray[np.float64]]] = []
     for number, members in enumerate(own, 1):
-        answers = base_answers(decoder, build_pack([documents[index] for index in members]), untrained=True)
+        answers = pack_answers(decoder, build_pack([documents[index] for index in members]))
         found.append((list(members), answers.double().cpu().numpy()))
         progress(number, len(own))
     decoder.train(was_training)
