@@ -20,8 +20,8 @@ from cbtrain.study.entity_matching.evaluate import evaluate_matching
 from cbtrain.study.entity_matching.evaluation_run import Evaluation, open_model
 from cbtrain.study.entity_matching.small_base import held_out_lessons
 from cbtrain.study.entity_matching.train import ADAPTER, MatchingData, train_matching
-from cbtrain.study.method_comparison.plan_files import read_plan
-from cbtrain.study.method_comparison.run import BESIDE, MEASURED, OF_BASE, RunPlan
+from cbtrain.study.method_comparison.plan_files import MEASURED, read_plan
+from cbtrain.study.method_comparison.run import BESIDE, OF_BASE, RunPlan
 from cbtrain.study.method_comparison.runner import JOBS
 from cbtrain.study.pipeline import set_up
 from cbtrain.tasks.entity_matching.documents import pair_documents

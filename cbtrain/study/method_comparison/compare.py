@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -19,9 +18,9 @@ from cbtrain.study.method_comparison.candidates import Comparison
 from cbtrain.study.method_comparison.comparison_file import ComparisonFile
 from cbtrain.study.method_comparison.figure import write_figure
 from cbtrain.study.method_comparison.folder import open_folder, write_file
-from cbtrain.study.method_comparison.plan_files import write_plan
+from cbtrain.study.method_comparison.plan_files import best_rate, measured, write_plans
 from cbtrain.study.method_comparison.results import Results, results_of, write_results
-from cbtrain.study.method_comparison.run import RunPlan, base_measured, measured, trained_summary
+from cbtrain.study.method_comparison.run import RunPlan, base_measured, trained_summary
 from cbtrain.study.method_comparison.runner import Runner
 from cbtrain.tasks.entity_matching.documents import question
 from cbtrain.tasks.entity_matching.folder import MANIFEST, read_part, shared_pairs, write_parts
@@ -58,15 +57,18 @@ def compare_methods(
     runner: Runner[RunPlan] = Runner(CHILD, runs, jobs, console, lambda step, plan: _line(step, plan, runs))
     heading(console, "2/4", "Search the learning rates")
     search = comparison.search()
-    _write_plans(search, runs)
+    write_plans(search, runs)
     write_file(file, folder)  # what is refused before this changes nothing
     failed = _train(search, runs, runner)
-    best = [best_rate([plan for plan in search if plan.method == one.name], runs) for one in comparison.candidates]
+    best = [
+        best_rate({plan.rate: (_loss(plan, runs), 0.0) for plan in search if plan.method == one.name})
+        for one in comparison.candidates
+    ]
     heading(console, "3/4", "Train with every seed")
     finals = comparison.final(best)
     for plan in finals:
         forget_unmeasured(plan, runs)
-    _write_plans(finals, runs)
+    write_plans(finals, runs)
     failed |= _train(finals, runs, runner)
     heading(console, "4/4", "Measure")
     waiting = [plan for plan in finals if trained_summary(runs, plan) and not measured(runs, plan)]
@@ -126,21 +128,14 @@ def read_parts(pairs: Path, prompt: Prompt, console: Console) -> str:
     return digest.hexdigest()
 
 
-def _write_plans(plans: Sequence[RunPlan], runs: Path) -> None:
-    for plan in plans:
-        write_plan(plan, runs)
-
-
 def _train(plans: Sequence[RunPlan], runs: Path, runner: Runner) -> dict[str, str]:
     """Train those of ``plans`` that are not trained yet; return by run what was wrong."""
     return runner.do([("train", plan) for plan in plans if trained_summary(runs, plan) is None], "train")
 
 
-def best_rate(plans: Sequence[RunPlan], runs: Path) -> float | None:
-    """Return the learning rate of the run with the lowest validation loss; None if none has a finite one."""
-    losses = {plan.rate: (trained_summary(runs, plan) or {}).get("validation_best") for plan in plans}
-    finite = {rate: loss for rate, loss in losses.items() if loss is not None and math.isfinite(loss)}
-    return min(finite, key=lambda rate: finite[rate]) if finite else None
+def _loss(plan: RunPlan, runs: Path) -> float | None:
+    """Return the validation loss of a run; None if there is none."""
+    return (trained_summary(runs, plan) or {}).get("validation_best")
 
 
 def forget_unmeasured(plan: RunPlan, runs: Path) -> None:

@@ -7,27 +7,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.config.schema import StudyConfig
 from cbtrain.config.sources import Layer
 from cbtrain.errors import UserError
 from cbtrain.files import exists, expanded, shipped
 from cbtrain.model.config import HIGHEST_RANK
-from cbtrain.settings import parse_yaml
 from cbtrain.study.entity_matching.settings import STAGE, matching_config
+from cbtrain.study.method_comparison.file_parts import (
+    RATES,
+    Rates,
+    as_mapping,
+    read_file,
+    refuse_twins,
+    rising_rates,
+    run_budget,
+)
 from cbtrain.study.sweep.sweep_file import NAME, NAME_HINT, nested
 from cbtrain.tasks.entity_matching.generate import FEWEST, PAIRS
 from cbtrain.tasks.entity_matching.prompts import DEFAULT, Prompt
-from cbtrain.text.faults import first_fault
 
 COMPARISONS = "comparisons"
 """Folder of the shipped ones."""
 
 OF_OBJECTIVES = "objectives"
 """With this begin the names of those that compare objectives, which have a form of their own."""
-
-RATES = "learning_rates"
 
 SEARCHED = ("token_budget", "max_epochs", "patience", "validate_every", "seed", "learning_rate", "method")
 """Settings of a stage that the comparison decides."""
@@ -37,11 +42,6 @@ SHARED = ("pack_tokens", "packs_per_step", "tokens_per_step", "validation_tokens
 
 SIZES = ("lora.rank", "options.rank", "options.parameters")
 """Settings that are made equal."""
-
-Rates = list[float]
-
-MANY, VALIDATIONS = 10_000, 8
-"""Epochs, or validations without improvement, that no run has; validations of a run."""
 
 
 class ComparisonFile(BaseModel):
@@ -64,10 +64,7 @@ class ComparisonFile(BaseModel):
     @field_validator("methods", mode="before")
     @classmethod
     def _named(cls, given: Any) -> Any:
-        """Return ``[lora, full]`` as a mapping, and what is null as no settings."""
-        if isinstance(given, list) and all(isinstance(name, str) for name in given):
-            given = {name: {} for name in given}
-        return {name: own or {} for name, own in given.items()} if isinstance(given, dict) else given
+        return as_mapping(given)
 
     @field_validator("prompt")
     @classmethod
@@ -81,9 +78,7 @@ class ComparisonFile(BaseModel):
     def _fits(self) -> ComparisonFile:
         if isinstance(self.pairs, int) and self.pairs < FEWEST:
             raise ValueError(f"pairs: must be at least {FEWEST}")
-        for key, values in (("seeds", self.seeds), (RATES, self.learning_rates)):
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key}: one comes twice")
+        refuse_twins({"seeds": self.seeds, RATES: self.learning_rates})
         for name in self.methods:
             if not NAME.fullmatch(name):
                 raise ValueError(f"methods: {name!r} cannot name a folder. {NAME_HINT}")
@@ -91,14 +86,11 @@ class ComparisonFile(BaseModel):
 
     def rates(self, name: str) -> Rates:
         """Return the learning rates of a method, rising. Raises UserError on what is no list of rates."""
-        given = self.methods[name].get(RATES, self.learning_rates)
-        rates = given if isinstance(given, list) else [given]
-        if not rates or not all(
-            isinstance(one, int | float) and not isinstance(one, bool) and one > 0 for one in rates
-        ):
+        rates = rising_rates(self.methods[name].get(RATES, self.learning_rates))
+        if rates is None:
             hint = f"Write {RATES}: [1.0e-4, 3.0e-4]."
             raise UserError(f"methods.{name}.{RATES}: must be numbers above 0", hint=hint)
-        return sorted({float(one) for one in rates})
+        return rates
 
     def check(self) -> None:
         """Raise UserError on a method whose settings cannot be used, or would make it unequal to others."""
@@ -123,12 +115,9 @@ class ComparisonFile(BaseModel):
         Raises UserError on settings that cannot be used."""
         own = {key: value for key, value in self.methods[name].items() if key != RATES}
         own.setdefault("method", name)
-        # No run ends before another: the best of all validations is kept.
-        budget = {"token_budget": self.tokens, "max_epochs": MANY, "patience": MANY}
-        budget["validate_every"] = max(1, self.tokens // VALIDATIONS)
         layers = [
             Layer("settings", nested(self.settings, "settings")),
-            Layer("the comparison", {STAGE: budget}),
+            Layer("the comparison", {STAGE: run_budget(self.tokens)}),
             Layer(f"methods.{name}", {STAGE: nested(own, f"methods.{name}")}),
         ]
         return matching_config(base, layers=[*layers, *overrides])
@@ -161,19 +150,11 @@ def find_comparison(word: str, *, of_objectives: bool = False) -> Path:
 def read_comparison(path: Path) -> ComparisonFile:
     """Return the comparison in the YAML file ``path``; a folder of pairs, and a base that is one, beside the file may
     be named by a path from there. Raises UserError if it cannot be used."""
-    content = parse_yaml(lambda: path.read_text(encoding="utf-8"), path)
-    if not isinstance(content, dict):
-        raise UserError("not a comparison: a mapping with methods", where=path, hint="See docs/methods.md.")
-    for key in ("base", "pairs"):
-        if isinstance(value := content.get(key), str) and (beside := path.parent / expanded(value)).is_dir():
-            content[key] = str(beside.resolve())
-    try:
-        found = ComparisonFile.model_validate(content)
-    except ValidationError as error:
-        raise UserError(first_fault(error), where=path, hint="See docs/methods.md.") from None
-    try:
-        found.check()
-    except UserError as error:
-        problem = f"{error.where}: {error.what}" if error.where else error.what
-        raise UserError(problem, where=path, hint=error.hint) from None
-    return found
+
+    def make(content: dict[str, Any]) -> ComparisonFile:
+        for key in ("base", "pairs"):
+            if isinstance(value := content.get(key), str) and (beside := path.parent / expanded(value)).is_dir():
+                content[key] = str(beside.resolve())
+        return ComparisonFile.model_validate(content)
+
+    return read_file(path, make, "methods", "See docs/methods.md.")

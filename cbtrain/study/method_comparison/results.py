@@ -12,13 +12,14 @@ from statistics import fmean
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from cbtrain import __version__
-from cbtrain.console import plain, table_of
+from cbtrain.console import plain
 from cbtrain.files import seal, write_atomic
 from cbtrain.study.method_comparison.candidates import Candidate, Comparison
-from cbtrain.study.method_comparison.run import RunPlan, base_measured, jobs_of, measured, trained_summary
+from cbtrain.study.method_comparison.plan_files import measured
+from cbtrain.study.method_comparison.run import RunPlan, base_measured, jobs_of, trained_summary
+from cbtrain.study.method_comparison.tables import Rows, markdown, print_tables
 
 SCHEMA = "cbtrain.method-comparison/1"
 
@@ -212,24 +213,18 @@ def write_results(results: Results, comparison: Comparison, folder: Path) -> Non
         writer.writeheader()
         writer.writerows(results.runs)
         write_atomic(folder / TABLE, text.getvalue())
-    lines = [*(f"- {fact}" for fact in results.facts), ""]
-    for heads, rows in _tables(results):
-        lines += ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *rows)] + [""]
+    lines = [*(f"- {fact}" for fact in results.facts), "", *markdown(_tables(results))]
     write_atomic(folder / PAGE, "\n".join([*lines, *(f"- {note}" for note in results.notes)]) + "\n")
 
 
 def print_results(results: Results, console: Console) -> None:
     """Print the tables and what limits them."""
-    for heads, rows in _tables(results):
-        table: Table = table_of(*heads)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+    print_tables(_tables(results), console)
     for note in results.notes:
         plain(console, f"note: {note}")
 
 
-def _tables(results: Results) -> Iterator[tuple[list[str], list[list[str]]]]:
+def _tables(results: Results) -> Iterator[Rows]:
     """Yield heads and rows of the tables: what is learnt, what is forgotten of each text, what it costs."""
     texts = next((list(one.kl) for one in results.methods if one.kl), [])
     learnt = [_learnt(one) for one in results.methods]

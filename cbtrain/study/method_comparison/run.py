@@ -10,10 +10,6 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.study.method_comparison.plan_files import read_result
 from cbtrain.study.run_files import SUMMARY
 
-MEASURED = "measured.json"
-"""In the folder of a run: what its model does on the test part."""
-
-
 OF_BASE = "base-measured.json"
 """Beside the runs: what the base does on the test part."""
 
@@ -60,11 +56,6 @@ class RunPlan:
 def trained_summary(runs: Path, plan: RunPlan) -> dict[str, Any] | None:
     """Return the summary of a run's training; None while there is none."""
     return read_result(runs / plan.name / SUMMARY)
-
-
-def measured(runs: Path, plan: RunPlan) -> dict[str, Any] | None:
-    """Return what was measured of a run; None while it has not been."""
-    return read_result(runs / plan.name / MEASURED)
 
 
 def base_measured(runs: Path) -> dict[str, Any] | None:

@@ -13,9 +13,9 @@ from rich.console import Console
 from cbtrain.config.schema import StudyConfig
 from cbtrain.files import seal, write_atomic
 from cbtrain.study.child_process import serve_step
-from cbtrain.study.method_comparison.plan_files import read_plan
+from cbtrain.study.method_comparison.plan_files import MEASURED, read_plan
 from cbtrain.study.objective_comparison.measure import measure_pairs
-from cbtrain.study.objective_comparison.run import MEASURED, OF_BASE, THERAPIST, RunPlan
+from cbtrain.study.objective_comparison.run import OF_BASE, THERAPIST, RunPlan
 from cbtrain.study.pipeline import set_up, train_study
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ from cbtrain.eval.report.formatting import counted
 from cbtrain.model.weights.hub import resolve_model
 from cbtrain.study.method_comparison.compare import remove_weights
 from cbtrain.study.method_comparison.folder import open_folder, write_file
-from cbtrain.study.method_comparison.plan_files import write_plan
+from cbtrain.study.method_comparison.plan_files import best_rate, measured, write_plan, write_plans
 from cbtrain.study.method_comparison.runner import Runner
 from cbtrain.study.objective_comparison.answer import answer_of, limits_of
 from cbtrain.study.objective_comparison.arms import KINDS
@@ -27,7 +26,7 @@ from cbtrain.study.objective_comparison.evaluation import evaluate, evaluation_c
 from cbtrain.study.objective_comparison.page import write_page
 from cbtrain.study.objective_comparison.patients import write_patients
 from cbtrain.study.objective_comparison.results import Results, arm_results, write_results
-from cbtrain.study.objective_comparison.run import RunPlan, measured, of_arm, trained_summary
+from cbtrain.study.objective_comparison.run import RunPlan, of_arm, trained_summary
 from cbtrain.study.run_files import STATE
 
 DATA, RUNS, EVALUATION = "data", "runs", "evaluation"
@@ -68,18 +67,18 @@ def compare_objectives(
         say(console, f"{arm}: {KINDS[arm].about}; {text}")
     heading(console, "2/6", "Search the learning rates")
     search = comparison.search()
-    _write_plans(search, runs)
+    write_plans(search, runs)
     write_file(file, folder)  # what is refused before this changes nothing
     failed = _train(search, runs, runner)
-    best = {arm: best_rate(of_arm(search, arm), runs) for arm in file.tuned}
+    best = {arm: best_rate({plan.rate: _tried(plan, runs) for plan in of_arm(search, arm)}) for arm in file.tuned}
     heading(console, "3/6", "Train with every seed")
     finals = comparison.final(best)
-    _write_plans(finals, runs)
+    write_plans(finals, runs)
     failed |= _train(finals, runs, runner)
     done = [plan for plan in finals if trained_summary(runs, plan)]
     heading(console, "4/6", "Ask the models about pairs that were not trained")
     asked = [comparison.of_base(), *done]
-    _write_plans(asked[:1], runs)
+    write_plans(asked[:1], runs)
     failed |= runner.do([("measure", plan) for plan in asked if not measured(runs, plan)], "measure")
     if not keep:
         for plan in search:
@@ -156,21 +155,11 @@ def _base(file: ObjectivesFile, study: StudyConfig, runs: Path, runner: Runner[R
     return folder / "base", folder / "patient" if own else None
 
 
-def best_rate(plans: Sequence[RunPlan], runs: Path) -> float | None:
-    """Return the learning rate of the best run: of arms that compare answers, that which ranks most validation pairs
-    rightly, and of those, as of the others, that with the lowest validation loss. None if no loss is finite."""
-    found: dict[float, tuple[float, float]] = {}
-    for plan in plans:
-        summary = trained_summary(runs, plan) or {}
-        loss = summary.get("validation_best")
-        if loss is not None and math.isfinite(loss):
-            found[plan.rate] = (-(summary.get("pairs") or {}).get("accuracy", 0.0), loss)
-    return min(found, key=lambda rate: found[rate]) if found else None
-
-
-def _write_plans(plans: Sequence[RunPlan], runs: Path) -> None:
-    for plan in plans:
-        write_plan(plan, runs)
+def _tried(plan: RunPlan, runs: Path) -> tuple[float | None, float]:
+    """Return the validation loss of a run, and the share of validation pairs that it ranks rightly if it compares
+    answers."""
+    summary = trained_summary(runs, plan) or {}
+    return summary.get("validation_best"), (summary.get("pairs") or {}).get("accuracy", 0.0)
 
 
 def _train(plans: Sequence[RunPlan], runs: Path, runner: Runner[RunPlan]) -> dict[str, str]:

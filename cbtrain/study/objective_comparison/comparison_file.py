@@ -6,18 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cbtrain.config.layers import MergedSettings
 from cbtrain.config.schema import StudyConfig
 from cbtrain.config.sources import Layer, read_layers
 from cbtrain.errors import UserError, nearest
 from cbtrain.files import exists, expanded
-from cbtrain.settings import parse_yaml
-from cbtrain.study.method_comparison.comparison_file import MANY, RATES, VALIDATIONS, Rates
+from cbtrain.study.method_comparison.file_parts import (
+    MANY,
+    RATES,
+    Rates,
+    as_mapping,
+    read_file,
+    refuse_twins,
+    rising_rates,
+    run_budget,
+)
 from cbtrain.study.objective_comparison.arms import KINDS, UNTUNED
 from cbtrain.study.sweep.sweep_file import nested
-from cbtrain.text.faults import first_fault
 from cbtrain.transcripts.config import SplitConfig, TranscriptsConfig
 
 PAGE = "See docs/objectives-compared.md."
@@ -60,18 +67,13 @@ class ObjectivesFile(BaseModel):
     @field_validator("arms", mode="before")
     @classmethod
     def _named(cls, given: Any) -> Any:
-        """Return ``[sft, orpo]`` as a mapping, and what is null as no settings."""
-        if isinstance(given, list) and all(isinstance(name, str) for name in given):
-            given = {name: {} for name in given}
-        return {name: own or {} for name, own in given.items()} if isinstance(given, dict) else given
+        return as_mapping(given)
 
     @model_validator(mode="after")
     def _fits(self) -> ObjectivesFile:
         if (self.tokens is None) == (self.passes is None):
             raise ValueError("tokens or passes: give one of them, which is then equal in all tuned arms")
-        for key, values in (("seeds", self.seeds), (RATES, self.learning_rates)):
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key}: one comes twice")
+        refuse_twins({"seeds": self.seeds, RATES: self.learning_rates})
         for name in self.arms:
             if name not in KINDS:
                 raise ValueError(f"arms: unknown arm {name!r}. {nearest(name, KINDS)}")
@@ -86,14 +88,11 @@ class ObjectivesFile(BaseModel):
 
     def rates(self, name: str) -> Rates:
         """Return the learning rates of an arm, rising. Raises UserError if there are none, or they are no rates."""
-        given = self.arms[name].get(RATES, self.learning_rates)
-        rates = given if isinstance(given, list) else [given]
-        if not rates or not all(
-            isinstance(one, int | float) and not isinstance(one, bool) and one > 0 for one in rates
-        ):
+        rates = rising_rates(self.arms[name].get(RATES, self.learning_rates))
+        if rates is None:
             problem = f"arms.{name}: no learning rates above 0 to try"
             raise UserError(problem, hint=f"Write {RATES}: [1.0e-5, 5.0e-5].")
-        return sorted({float(one) for one in rates})
+        return rates
 
     def check(self) -> None:
         """Raise UserError on settings of an arm that would make it unequal to others, or cannot be used."""
@@ -144,12 +143,7 @@ class ObjectivesFile(BaseModel):
         """Return what ends every run at the same place: the best of all validations is kept."""
         if self.tokens is None:
             return {"token_budget": None, "max_epochs": self.passes, "patience": MANY, "validate_every": None}
-        return {
-            "token_budget": self.tokens,
-            "max_epochs": MANY,
-            "patience": MANY,
-            "validate_every": max(1, self.tokens // VALIDATIONS),
-        }
+        return run_budget(self.tokens)
 
 
 def on_parts(config: StudyConfig, data: Path) -> StudyConfig:
@@ -168,21 +162,12 @@ def read_objectives(path: Path, overrides: Sequence[str] = (), pairs: str | None
     """Return the comparison in the YAML file ``path``, with ``key=value`` of the study over it, and ``pairs`` in
     place of its own; pairs and config beside the file may be named by a path from there. Raises UserError if it cannot
     be used."""
-    content = parse_yaml(lambda: path.read_text(encoding="utf-8"), path)
-    if not isinstance(content, dict):
-        raise UserError("not a comparison: a mapping with pairs and arms", where=path, hint=PAGE)
-    for key in ("pairs", "config"):
-        if isinstance(value := content.get(key), str) and exists(beside := path.parent / expanded(value)):
-            content[key] = str(beside.resolve())
-    content |= {"pairs": pairs} if pairs else {}
-    try:
-        found = ObjectivesFile.model_validate(content)
-        found = found.model_copy(update={"overrides": [*found.overrides, *overrides]})
-    except ValidationError as error:
-        raise UserError(first_fault(error), where=path, hint=PAGE) from None
-    try:
-        found.check()
-    except UserError as error:
-        problem = f"{error.where}: {error.what}" if error.where else error.what
-        raise UserError(problem, where=path, hint=error.hint) from None
-    return found
+
+    def make(content: dict[str, Any]) -> ObjectivesFile:
+        for key in ("pairs", "config"):
+            if isinstance(value := content.get(key), str) and exists(beside := path.parent / expanded(value)):
+                content[key] = str(beside.resolve())
+        found = ObjectivesFile.model_validate(content | ({"pairs": pairs} if pairs else {}))
+        return found.model_copy(update={"overrides": [*found.overrides, *overrides]})
+
+    return read_file(path, make, "pairs and arms", PAGE)

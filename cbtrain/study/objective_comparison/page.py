@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from cbtrain.console import plain, table_of
+from cbtrain.console import plain
 from cbtrain.files import write_atomic
 from cbtrain.study.method_comparison.results import Spread
+from cbtrain.study.method_comparison.tables import Rows, markdown, print_tables
 from cbtrain.study.objective_comparison.arms import UNTUNED
 from cbtrain.study.objective_comparison.results import ArmResult, Results
 
@@ -18,14 +18,10 @@ PAGE = "objectives.md"
 
 NONE = "–"
 
-Rows = tuple[list[str], list[list[str]]]
-
 
 def write_page(results: Results, folder: Path) -> None:
     """Write ``objectives.md``: answer, tables and limits."""
-    lines = [results.answer[0], ""]
-    for heads, rows in tables(results):
-        lines += ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *rows)] + [""]
+    lines = [results.answer[0], "", *markdown(tables(results))]
     lines += [*(f"- {line}" for line in results.answer[1:]), "", "What this comparison cannot say:", ""]
     lines += [f"- {limit}" for limit in results.limits]
     write_atomic(folder / PAGE, "\n".join(lines) + "\n")
@@ -33,11 +29,7 @@ def write_page(results: Results, folder: Path) -> None:
 
 def print_results(results: Results, console: Console) -> None:
     """Print tables, answer and limits."""
-    for heads, rows in tables(results):
-        table: Table = table_of(*heads)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+    print_tables(tables(results), console)
     for line in results.answer:
         plain(console, line)
     for limit in results.limits:

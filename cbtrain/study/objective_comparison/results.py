@@ -12,12 +12,13 @@ from typing import Any
 from cbtrain import __version__
 from cbtrain.eval.analysis.contrasts import Contrast
 from cbtrain.files import seal, write_atomic
+from cbtrain.study.method_comparison.plan_files import measured
 from cbtrain.study.method_comparison.results import Spread
 from cbtrain.study.objective_comparison.arms import KINDS, UNTUNED
 from cbtrain.study.objective_comparison.candidates import Comparison
 from cbtrain.study.objective_comparison.evaluation import ArmScore
 from cbtrain.study.objective_comparison.measure import Preferences
-from cbtrain.study.objective_comparison.run import RunPlan, measured, of_arm, trained_summary
+from cbtrain.study.objective_comparison.run import RunPlan, of_arm, trained_summary
 
 SCHEMA = "cbtrain.objectives/1"
 

@@ -11,9 +11,6 @@ from cbtrain.config.schema import StudyConfig
 from cbtrain.study.method_comparison.plan_files import read_result
 from cbtrain.study.run_files import STATE, SUMMARY
 
-MEASURED = "measured.json"
-"""In the folder of a run: what its model says of the pairs that were not trained."""
-
 OF_BASE = "untuned"
 """The name of the run that is the base alone."""
 
@@ -62,11 +59,6 @@ def trained_summary(runs: Path, plan: RunPlan) -> dict[str, Any] | None:
     """Return the summary of a run's training; None while it has not ended."""
     folder = runs / plan.name
     return read_result(folder / "training" / THERAPIST / SUMMARY) if (folder / STATE).exists() else None
-
-
-def measured(runs: Path, plan: RunPlan) -> dict[str, Any] | None:
-    """Return what was measured of a run; None while it has not been."""
-    return read_result(runs / plan.name / MEASURED)
 
 
 def of_arm(plans: Sequence[RunPlan], arm: str) -> list[RunPlan]:
